@@ -53,11 +53,21 @@ struct cache_ref {
 };
 
 /*
+ * Before a thread takes references to several blocks at once it reserves their number, and gives it back when it has
+ * put them all; otherwise readers who each hold some blocks could wait for each other's memory. Who holds one block at
+ * a time and nothing else reserves 1. Sleeps; never while references are held. -ENOMEM: more than the cache can hold.
+ */
+int cache_reserve(struct cache_mapping *mapping, unsigned blocks);
+void cache_unreserve(struct cache_mapping *mapping, unsigned blocks);
+
+/*
  * References block `index`, filling it if needed; concurrent readers of one block wait for one fill. A failed fill
  * is the error of everybody who waited for it, and leaves nothing behind: the next reader tries again (R13).
  * Recognises ascending access and reads ahead of it.
  */
 int cache_get(struct cache_mapping *mapping, uint64_t index, struct cache_ref *ret);
+/* The same; the caller will get the following run - 1 blocks next: missing ones are fetched meanwhile, in parallel. */
+int cache_get_run(struct cache_mapping *mapping, uint64_t index, unsigned run, struct cache_ref *ret);
 
 enum cache_hint {
 	CACHE_KEEP, /* may be wanted again */

@@ -118,7 +118,10 @@ struct image_dir_iter {
 	struct image_chunk *chunk; /* the chunk under pos, referenced */
 	uint64_t chunk_no;
 };
-/* Starts at entry `index` (>= count: at the end). End it with image_dir_iter_end(), also after an error. */
+/*
+ * Starts at entry `index` (>= count: at the end). End it with image_dir_iter_end(), also after an error. Ending
+ * gives back the memory and keeps the position: a walker may go on from there, and end it again.
+ */
 int image_dir_iter_begin(struct image *image, const struct image_inode *dir, uint64_t index,
 	struct image_dir_iter *ret);
 /* 1: *ret is the next entry; 0: no more; <0: error. */

@@ -1,0 +1,53 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * cli: the program `pinfs` and its commands.
+ *
+ * Used by: nobody. Uses: everything to its right (mount: fuse; the others: mkfs/tool.h, image).
+ *
+ * main.c finds the command and calls it with argv[0] = "pinfs COMMAND" (so that getopt's messages are right) and
+ * argv[1…] as typed; log_init() has been called. Each command understands -h and --help (usage on stdout, exit 0)
+ * and returns the exit status of the program. What it wrote to stdout with stdio is flushed and checked by
+ * main.c, which turns a failed write into a message and a failure.
+ */
+#ifndef PINFS_CLI_CLI_H
+#define PINFS_CLI_CLI_H
+
+#include "image/image.h"
+
+int cmd_mount(int argc, char **argv);
+int cmd_umount(int argc, char **argv);
+int cmd_ls(int argc, char **argv);
+int cmd_cat(int argc, char **argv);
+int cmd_info(int argc, char **argv);
+int cmd_extract(int argc, char **argv);
+int cmd_dump(int argc, char **argv);
+
+/* mount.pinfs and mount.fuse.pinfs as mount(8) calls them: SOURCE DIR [-sfnv] [-N ns] [-o OPTIONS] [-t TYPE].
+ * argv[0] is the name as it was called. Returns mount(8)'s exit codes. */
+int mount_helper_main(int argc, char **argv);
+
+/* Exit codes of ls, cat, info, extract and dump. */
+enum cli_exit {
+	CLI_OK = 0,
+	CLI_FAIL = 1,  /* something could not be done; it was said */
+	CLI_USAGE = 2,
+};
+
+/* ---- for commands that look into an image (src/cli/path.c) ---- */
+
+/* "Try 'pinfs ls --help'." on stderr; returns CLI_USAGE. command: argv[0]. */
+int cli_usage_error(const char *command);
+
+/*
+ * Finds a path inside the image as a program that is chroot(2)ed into it would: symbolic links on the way are
+ * followed inside the image, the last one only if follow, or if a slash comes after it. -ENOENT, -ENOTDIR, -ELOOP.
+ */
+int cli_path_find(struct image *image, const char *path, bool follow, struct image_inode *ret);
+
+/* Allocates name_escape()d text; never NULL (says so and aborts when memory is out). */
+char *cli_escape(const char *name, size_t len);
+
+/* "damaged" and such for -EUCLEAN, strerror() for the rest. error: 0 or -errno. */
+const char *cli_strerror(int error);
+
+#endif
