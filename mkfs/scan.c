@@ -485,6 +485,9 @@ static int store_one(struct tree *t, struct pack *pack, struct inode *inode, boo
 	inode->size = (uint64_t)before.st_size;
 	if ((uint64_t)before.st_blocks * 512 >= inode->size)
 		source.next_data = NULL;
+	/* A file with real holes could be far larger than the disk: it is not stored whole. */
+	else if (xip && lseek(fd, 0, SEEK_HOLE) < before.st_size)
+		xip = false;
 	r = pack_file(pack, inode, &source, xip);
 	if (r == -EIO) {
 		char buf[PATH_MAX];

@@ -32,8 +32,7 @@ struct tar {
 	size_t block_len;
 	uint64_t block_offset;
 	bool at_end;
-	uint64_t raw_seen; /* compressed bytes, for progress */
-	bool content_error;
+	bool sparse;
 };
 
 static int archive_error_said(struct tar *t)
@@ -138,10 +137,8 @@ static int next_block(struct tar *t)
 			t->at_end = true;
 			return 0;
 		}
-		if (r < ARCHIVE_WARN) {
-			t->content_error = true;
+		if (r < ARCHIVE_WARN)
 			return archive_error_said(t);
-		}
 	} while (!len);
 	t->block = data;
 	t->block_len = len;
@@ -194,6 +191,8 @@ static bool entry_xip(struct tar *t, const struct inode *inode)
 {
 	const struct mkfs_options *o = t->tree->options;
 
+	if (t->sparse)
+		return false;
 	if (xip_wanted(o, inode))
 		return true;
 	if (o->xip != XIP_AUTO || inode->size < PINFS_PAGE_SIZE)
@@ -203,7 +202,7 @@ static bool entry_xip(struct tar *t, const struct inode *inode)
 	return !t->at_end && t->block_offset == 0 && elf_is_loadable(t->block, t->block_len);
 }
 
-static int store_content(struct tar *t, struct inode *inode)
+static int store_content(struct tar *t, struct archive_entry *e, struct inode *inode)
 {
 	struct content_source source = {tar_content_read, tar_next_data, t};
 
@@ -211,6 +210,7 @@ static int store_content(struct tar *t, struct inode *inode)
 	t->block_len = 0;
 	t->block_offset = 0;
 	t->at_end = false;
+	t->sparse = archive_entry_sparse_count(e) > 0;
 	if (!inode->size)
 		return 0;
 	t->tree->file_count++;
@@ -346,7 +346,7 @@ static int hard_link(struct tar *t, struct archive_entry *e, struct node *dir, c
 	/* Some dialects (cpio, pax with data) carry the content with a link. */
 	if (r == 0 && archive_entry_size(e) > 0 && S_ISREG(other->inode->mode) && !other->inode->size) {
 		other->inode->size = (uint64_t)archive_entry_size(e);
-		r = store_content(t, other->inode);
+		r = store_content(t, e, other->inode);
 	}
 	return r;
 }
@@ -402,7 +402,7 @@ static int new_entry(struct tar *t, struct archive_entry *e, struct node *dir, c
 	if (r == 0 && S_ISLNK(st.st_mode))
 		r = set_target(t, e, inode);
 	if (r == 0 && S_ISREG(st.st_mode))
-		r = store_content(t, inode);
+		r = store_content(t, e, inode);
 	if (S_ISCHR(st.st_mode) || S_ISBLK(st.st_mode)) {
 		inode->device.major = (uint32_t)archive_entry_rdevmajor(e);
 		inode->device.minor = (uint32_t)archive_entry_rdevminor(e);

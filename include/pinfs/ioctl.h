@@ -1,0 +1,34 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The ioctls of a pinfs mount, on its root directory.
+ *
+ * A struct begins with its size, as the caller knows it; the daemon fills in what both know and sets size to that.
+ * Fields are only ever added at the end.
+ */
+#ifndef PINFS_IOCTL_H
+#define PINFS_IOCTL_H
+
+#include <linux/ioctl.h>
+#include <stdint.h>
+
+#define PINFS_IOC_MAGIC 0xb5
+#define PINFS_ABI_VERSION 1
+
+/* Which daemon serves this mount, and how. Anybody may ask who may open the directory. */
+struct pinfs_ioc_info {
+	uint32_t size;	      /* in: sizeof(struct pinfs_ioc_info); out: bytes that are valid */
+	uint32_t abi_version; /* PINFS_ABI_VERSION */
+	uint32_t pid;	      /* of the daemon in its own PID namespace; 0 if the caller isn't in that namespace or a
+				 descendant of it cannot be told */
+	uint32_t writable;    /* 0: read-only */
+	uint8_t uuid[16];     /* of the image */
+	uint64_t image_offset; /* of the image in its file */
+	uint64_t cache_limit, cache_used; /* bytes */
+	char transport[16];   /* how requests come from the kernel: "dev" */
+	char io[32];	      /* how the image is read: "io_uring, O_DIRECT" */
+	char version[32];     /* of the daemon */
+	char image[4096];     /* absolute path as it was mounted */
+};
+#define PINFS_IOC_INFO _IOWR(PINFS_IOC_MAGIC, 1, struct pinfs_ioc_info)
+
+#endif
