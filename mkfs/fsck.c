@@ -2,6 +2,7 @@
 /* fsck: problems and how they are told, threads, superblocks, totals; the passes are in fsck_*.c. */
 #include "mkfs/fsck_internal.h"
 
+#include <fcntl.h>
 #include <stdarg.h>
 
 #include "codec/codec.h"
@@ -290,7 +291,7 @@ static void fsck_end(struct fsck *f)
 		bitset_destroy(sets[i]);
 	for (unsigned i = 0; i < PINFS_SECTIONS_MAX; i++)
 		bitset_destroy(&f->chunks[i]);
-	for (size_t i = 0; i < f->affected_capacity && f->affected_names && f->affected_names[i].name; i++)
+	for (size_t i = 0; i < f->affected_count; i++)
 		free(f->affected_names[i].name);
 	free(f->affected_names);
 	free(f->extent_sums);
@@ -345,4 +346,46 @@ void fsck_report_free(struct fsck_report *rep)
 	free(rep->problems);
 	free(rep->affected_paths);
 	*rep = (struct fsck_report){0};
+}
+
+/* ---- repair ---- */
+
+/* The file of that name, if it is the one that io reads. */
+static int open_for_repair(struct io_file *io, const char *path, int *ret)
+{
+	_cleanup_close_ int fd = open(path, O_RDWR | O_CLOEXEC | O_NOCTTY);
+	struct stat a, b;
+
+	if (fd < 0)
+		return -errno;
+	if (io_fd(io) < 0 || fstat(fd, &a) < 0 || fstat(io_fd(io), &b) < 0)
+		return -ESTALE;
+	if (a.st_dev != b.st_dev || a.st_ino != b.st_ino || a.st_rdev != b.st_rdev)
+		return -ESTALE;
+	*ret = steal_fd(&fd);
+	return 0;
+}
+
+int fsck_repair_super(struct image *image, const char *path, unsigned which)
+{
+	const struct image_info *info = image_get_info(image);
+	_cleanup_close_ int fd = -1;
+	struct pinfs_super sb;
+	int r;
+
+	r = image_super_check(image, which == 0);
+	if (r == 0)
+		r = image_read_raw(image, super_offset(info, !which), sizeof(sb), (uint8_t *)&sb);
+	if (r == 0)
+		r = open_for_repair(image_io(image), path, &fd);
+	if (r < 0)
+		return r;
+	sb.is_backup = pinfs_put32(which);
+	sb.checksum = pinfs_put64(codec_checksum(&sb, offsetof(struct pinfs_super, checksum)));
+	r = pwrite_all(fd, &sb, sizeof(sb), info->offset + super_offset(info, which));
+	if (r < 0)
+		return r;
+	if (fsync(fd) < 0)
+		return -errno;
+	return image_super_check(image, which == 1);
 }

@@ -51,6 +51,8 @@ struct fsck_report {
 	uint64_t affected;
 	char **affected_paths;
 	size_t affected_count;
+	/* Inodes without all their names; these may stand in directories that can't be read. */
+	uint64_t unreached;
 
 	/* The first and the second superblock. From an intact one the other can be made: fsck_repair_super(). */
 	bool super_damaged[2];

@@ -39,7 +39,7 @@ struct fsck {
 	struct mutex lock;
 	struct fsck_report *report;	      /* lock */
 	struct affected_name *affected_names; /* lock */
-	size_t problem_capacity, affected_capacity;
+	size_t problem_capacity, affected_count, affected_capacity;
 
 	int section_by_type[PINFS_SECTION_TYPES]; /* index into info->sections, or -1 */
 	struct bitset chunks[PINFS_SECTIONS_MAX]; /* that can be read */
@@ -66,7 +66,6 @@ struct fsck {
 	uint64_t inodes_unknown;   /* lock */
 	uint64_t dir_bytes;	   /* lock; from the tree pass on: what is left of DIRS to be walked */
 	uint64_t dirs_damaged;	   /* lock */
-	uint64_t names_missing;	   /* lock: inodes without all their names, which may stand in damaged directories */
 };
 
 /* ---- problems ---- */

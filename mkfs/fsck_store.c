@@ -171,11 +171,13 @@ static uint64_t skip_hole(struct fsck *f, uint64_t from, uint64_t to)
 static int check_gap(struct space_check *c, uint64_t from, uint64_t to)
 {
 	struct fsck *f = c->f;
+	bool blocks = to > f->info->data_offset && from < f->info->data_end;
+	bool chunks = from < f->info->data_offset || to > f->info->data_end;
 	uint64_t at = from;
 
 	f->report->padding += to - from;
 	/* It may belong to something whose descriptor is lost. */
-	if (f->chunks_missing || (f->blocks_missing && to > f->info->data_offset && from < f->info->data_end))
+	if ((blocks && f->blocks_missing) || (chunks && f->chunks_missing))
 		return 0;
 	while ((at = skip_hole(f, at, to)) < to) {
 		size_t n = (size_t)MIN(to - at, (uint64_t)ZERO_PIECE), i = 0;

@@ -382,11 +382,10 @@ static bool all_zero(const uint8_t *data, size_t len)
 
 static int extent_add(struct inode *inode, uint64_t lblk, uint64_t seq)
 {
-	struct content_extent *last = inode->file.extents + inode->file.extent_count - 1;
-	struct content_extent *e;
 	uint32_t n = inode->file.extent_count;
+	struct content_extent *e, *last = n ? &inode->file.extents[n - 1] : NULL;
 
-	if (n && last->lblk + last->count == lblk && last->seq + last->count == seq) {
+	if (last && last->lblk + last->count == lblk && last->seq + last->count == seq) {
 		last->count++;
 		return 0;
 	}

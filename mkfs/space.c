@@ -193,16 +193,14 @@ int space_walk(struct image *image, const struct space_options *options,
 	c.limit = (size_t)MAX(c.info->block_count / SPACE_PASSES, (uint64_t)SPACE_LIMIT_MIN);
 	do {
 		r = collect(&c);
+		*ret_chunks_missing = c.chunks_missing;
+		*ret_blocks_missing = c.blocks_missing;
 		for (size_t i = 0; r == 0 && i < c.count; i++)
 			r = fn(context, &c.ranges[i]);
 		if (c.count)
 			c.done = c.ranges[c.count - 1];
 	} while (r == 0 && c.cut.length);
 	free(c.ranges);
-	if (r == 0) {
-		*ret_chunks_missing = c.chunks_missing;
-		*ret_blocks_missing = c.blocks_missing;
-	}
 	return r;
 }
 

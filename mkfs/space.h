@@ -39,7 +39,7 @@ struct space_options {
 /*
  * Calls fn for each range, in ascending order of offset, then of kind and number; a result other than 0 ends the
  * walk and becomes its result. What can't be decoded is left out, after the image's on_damage was called; then
- * *ret_chunks_missing or *ret_blocks_missing is true, and the walk goes on. -ENOMEM.
+ * *ret_chunks_missing or *ret_blocks_missing becomes true, before fn is called for the first time. -ENOMEM.
  */
 int space_walk(struct image *image, const struct space_options *options,
 	int (*fn)(void *context, const struct space_range *range), void *context, bool *ret_chunks_missing,

@@ -1,0 +1,524 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * pinfs mount, and the same as mount(8)'s helper mount.pinfs.
+ *
+ *	pinfs mount ──fork──► daemon: opens the image, mounts, detaches from the terminal, says "ready", serves
+ *	     │                   │
+ *	     └──── waits ◄───────┘ then looks at the directory, so that it only returns when the mount answers
+ *
+ * An error is said on stderr by whoever meets it; the daemon's exit status before it is ready is that of the command.
+ */
+#include "cli/cli.h"
+
+#include <fcntl.h>
+#include <getopt.h>
+#include <limits.h>
+#include <malloc.h>
+#include <sched.h>
+#include <signal.h>
+#include <sys/prctl.h>
+#include <sys/statfs.h>
+#include <sys/syscall.h>
+#include <sys/sysmacros.h>
+#include <sys/wait.h>
+
+#include "base/log.h"
+#include "cli/mount_options.h"
+#include "fuse/server.h"
+#include "mkfs/tool.h"
+
+struct mount {
+	struct mount_options options;
+	bool foreground, debug, fake, verbose, sloppy, helper;
+	const char *source, *dir, *namespace;
+	char image[PATH_MAX], point[PATH_MAX]; /* absolute */
+	int log_fd;
+};
+
+static void mount_help(void)
+{
+	puts("Usage: pinfs mount [OPTION]... IMAGE DIR\n"
+	     "Shows what is in an image as the directory DIR, read-only. Needs no root. End it with 'pinfs umount DIR'.\n"
+	     "\n"
+	     "  -o OPTION[,OPTION]...  mount options:\n"
+	     "       uid=N, gid=N            show everything as owned by this user, this group\n"
+	     "       uidmap=FROM:TO[:COUNT]  show some owners as others; gidmap= likewise; several with ';' between\n"
+	     "       allow_other             other users may look, too (default if root mounts: noallow_other)\n"
+	     "       allow_root              root may look, too\n"
+	     "       offset=N                the image begins at byte N of its file (default: auto)\n"
+	     "       cache_size=SIZE         memory for content (default: 1/64 of RAM, from 16M to 128M)\n"
+	     "       cache=daemon            the kernel caches no content (default: kernel)\n"
+	     "       io=uring|pread          how the image is read (default: auto)\n"
+	     "       image_io=direct|buffered  past the kernel's cache, or through it (default: auto)\n"
+	     "       threads=N               serve at most N requests at a time\n"
+	     "       log=FILE                messages go there (default: syslog)\n"
+	     "       fsname=NAME             what 'mount' and 'df' show as the source (default: the image)\n"
+	     "       suid, dev, noexec, …    as for mount(8); suid and dev only for root\n"
+	     "  -f, --foreground       stay in the foreground\n"
+	     "  -d, --debug            the same, and show every request\n"
+	     "  -h, --help             this text\n"
+	     "  -V, --version          version of this program\n"
+	     "\n"
+	     "In /etc/fstab:  /srv/data.pinfs  /mnt/data  pinfs  noauto,user  0  0");
+}
+
+static int usage(const char *command)
+{
+	if (command)
+		fprintf(stderr, "Try 'pinfs mount --help'.\n");
+	return MOUNT_USAGE;
+}
+
+/* ---- the daemon ---- */
+
+static unsigned readahead_threads(void)
+{
+	return MIN(MAX(tool_cpus(), 2u), 4u);
+}
+
+static int open_vfs(const struct mount *m, struct vfs **ret)
+{
+	const struct mount_options *o = &m->options;
+	struct io_options io_options = {.engine = o->engine, .caching = o->caching, .lanes = 8};
+	struct vfs_options options = {
+		.name = m->image,
+		.offset = o->offset,
+		.cache_limit = o->cache_size,
+		.readahead_threads = readahead_threads(),
+		.uids = o->uids,
+		.gids = o->gids,
+	};
+	char error[IMAGE_ERROR_SIZE];
+	struct io_file *io;
+	int r;
+
+	r = io_open(m->image, &io_options, &io);
+	if (r < 0) {
+		log_error("can't open %s: %s", m->source,
+			r == -ENOTBLK ? "it is neither a file nor a block device" : strerror(-r));
+		return r;
+	}
+	r = vfs_new(io, &options, ret, error);
+	if (r < 0) {
+		log_error("%s: %s", m->source, error);
+		return r;
+	}
+	if (vfs_image_info(*ret)->from_backup)
+		log_warning("%s: the first superblock is damaged; using the copy at the end", m->source);
+	return 0;
+}
+
+static bool program_exists(const char *name)
+{
+	_cleanup_free_ char *path = NULL;
+	char *rest;
+
+	if (!getenv("PATH"))
+		return true; /* can't know */
+	path = strdup(getenv("PATH"));
+	rest = path;
+	for (char *dir; rest && (dir = strsep(&rest, ":"));) {
+		char file[PATH_MAX];
+
+		if ((size_t)snprintf(file, sizeof(file), "%s/%s", *dir ? dir : ".", name) < sizeof(file) &&
+			access(file, X_OK) == 0)
+			return true;
+	}
+	return access("/usr/bin/fusermount3", X_OK) == 0 || access("/bin/fusermount3", X_OK) == 0;
+}
+
+/* Says why mounting failed, and what helps. */
+static void explain_mount_failure(const struct mount *m, const char *reason)
+{
+	if (access("/dev/fuse", F_OK) < 0)
+		log_error("can't mount on %s: there is no /dev/fuse; as root: modprobe fuse (in a container: start it "
+			  "with --device /dev/fuse)", m->dir);
+	else if (access("/dev/fuse", R_OK | W_OK) < 0)
+		log_error("can't mount on %s: no permission to open /dev/fuse; as root: chmod 666 /dev/fuse", m->dir);
+	else if (*reason)
+		log_error("can't mount on %s: %s", m->dir, reason);
+	else
+		log_error("can't mount on %s", m->dir);
+}
+
+static int daemon_mount(const struct mount *m, struct vfs *vfs, struct fuse_server **ret)
+{
+	_cleanup_free_ char *fuse_options = mount_options_for_fuse(&m->options, m->image);
+	struct fuse_server_options options = {
+		.image = m->image,
+		.mount_options = fuse_options,
+		.direct = m->options.direct,
+		.threads = m->options.threads,
+		.debug = m->debug,
+	};
+	struct fuse_server *server;
+	const char *reason;
+
+	if (!fuse_options || fuse_server_new(vfs, &options, &server) < 0) {
+		log_error("can't start a FUSE session: out of memory");
+		return MOUNT_SYSTEM;
+	}
+	if (geteuid() && !program_exists("fusermount3")) {
+		log_error("fusermount3 is missing, through which ordinary users mount; install the package fuse3");
+		fuse_server_free(server);
+		return MOUNT_FAIL;
+	}
+	if (fuse_server_mount(server, m->point, &reason) < 0) {
+		explain_mount_failure(m, reason);
+		fuse_server_free(server);
+		return MOUNT_FAIL;
+	}
+	*ret = server;
+	return MOUNT_OK;
+}
+
+/* Leaves the terminal: nobody reads it any more, and a pipe that somebody does read must see its end. */
+static void detach(const struct mount *m)
+{
+	int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+
+	if (null >= 0) {
+		dup2(null, STDIN_FILENO);
+		dup2(null, STDOUT_FILENO);
+		dup2(m->log_fd >= 0 ? m->log_fd : null, STDERR_FILENO);
+		close(null);
+	}
+	if (m->log_fd < 0)
+		log_to_syslog();
+}
+
+/* Serves in this process. ready: tells the parent, or -1. Returns the exit status. */
+static int daemon_run(const struct mount *m, int ready)
+{
+	struct fuse_server *server;
+	struct vfs *vfs;
+	int status, r;
+
+	prctl(PR_SET_NAME, "pinfs");
+	/* A heap for each thread would be memory that nobody bounds. */
+	mallopt(M_ARENA_MAX, 2);
+	if (open_vfs(m, &vfs) < 0)
+		return MOUNT_FAIL;
+	status = daemon_mount(m, vfs, &server);
+	if (status != MOUNT_OK) {
+		vfs_free(vfs);
+		return status;
+	}
+	if (ready >= 0) {
+		detach(m);
+		if (write(ready, "", 1) < 0)
+			log_debug("the mount command is gone");
+		close(ready);
+	}
+	r = fuse_server_run(server);
+	if (r < 0)
+		log_error("%s: serving ended: %s", m->image, strerror(-r));
+	fuse_server_free(server);
+	vfs_free(vfs);
+	return r < 0 ? MOUNT_SYSTEM : MOUNT_OK;
+}
+
+/* ---- the command ---- */
+
+/* Everything from fd 3 on but `keep`: the daemon must not hold open what a script had open. */
+static void close_others(int keep)
+{
+#ifdef SYS_close_range
+	if (keep > 3)
+		syscall(SYS_close_range, 3u, (unsigned)keep - 1, 0u);
+	syscall(SYS_close_range, (unsigned)MAX(keep + 1, 3), ~0u, 0u);
+#endif
+}
+
+/* The kernel reads ahead 128 KiB; with more it asks for whole blocks. Only root may say so; others go without. */
+static void raise_kernel_readahead(dev_t dev)
+{
+	char path[64];
+	int fd;
+
+	snprintf(path, sizeof(path), "/sys/class/bdi/%u:%u/read_ahead_kb", major(dev), minor(dev));
+	fd = open(path, O_WRONLY | O_CLOEXEC);
+	if (fd < 0)
+		return;
+	if (write(fd, "1024", 4) < 0)
+		log_debug("can't write to %s", path);
+	close(fd);
+}
+
+/* Waits until the daemon is ready or gone; then asks the mount. */
+static int wait_ready(const struct mount *m, pid_t daemon, int ready)
+{
+	struct statfs fs;
+	struct stat st;
+	ssize_t n;
+	char byte;
+	int status;
+
+	do {
+		n = read(ready, &byte, 1);
+	} while (n < 0 && errno == EINTR);
+	if (n == 1) {
+		/* Answered by the daemon; if that dies, the kernel answers in its place. */
+		if (statfs(m->point, &fs) == 0 && stat(m->point, &st) == 0) {
+			if (geteuid() == 0)
+				raise_kernel_readahead(st.st_dev);
+			return MOUNT_OK;
+		}
+		log_error("%s is mounted, but does not answer: %s; the system log may say why", m->dir, strerror(errno));
+		return MOUNT_FAIL;
+	}
+	while (waitpid(daemon, &status, 0) < 0 && errno == EINTR)
+		;
+	if (WIFEXITED(status) && WEXITSTATUS(status))
+		return WEXITSTATUS(status); /* it has said why */
+	log_error("the daemon ended before it was ready (wait status %#x)", status);
+	return MOUNT_SYSTEM;
+}
+
+static int run_in_background(const struct mount *m)
+{
+	int fds[2], status;
+	pid_t pid;
+
+	if (pipe2(fds, O_CLOEXEC) < 0 || (pid = fork()) < 0) {
+		log_error("can't start the daemon: %s", strerror(errno));
+		return MOUNT_SYSTEM;
+	}
+	if (pid == 0) {
+		setsid();
+		status = daemon_run(m, fds[1]);
+		fflush(NULL);
+		_exit(status);
+	}
+	close(fds[1]);
+	status = wait_ready(m, pid, fds[0]);
+	close(fds[0]);
+	return status;
+}
+
+static int check_image(struct mount *m)
+{
+	if (!realpath(m->source, m->image)) {
+		log_error("can't open %s: %s", m->source, strerror(errno));
+		return MOUNT_FAIL;
+	}
+	return MOUNT_OK;
+}
+
+static int check_dir(struct mount *m)
+{
+	struct statfs fs;
+	struct stat st;
+
+	/* statfs(): the attributes of a dead mount may still be cached. */
+	if (!realpath(m->dir, m->point) || statfs(m->point, &fs) < 0 || stat(m->point, &st) < 0) {
+		if (errno == ENOENT)
+			log_error("there is no directory %s; make it first: mkdir %s", m->dir, m->dir);
+		else if (errno == ENOTCONN)
+			log_error("%s is a mount whose daemon is dead; remove it first: pinfs umount %s", m->dir, m->dir);
+		else
+			log_error("can't mount on %s: %s", m->dir, strerror(errno));
+		return MOUNT_FAIL;
+	}
+	if (!S_ISDIR(st.st_mode)) {
+		log_error("can't mount on %s: it is not a directory", m->dir);
+		return MOUNT_FAIL;
+	}
+	return MOUNT_OK;
+}
+
+static int check_options(const struct mount *m)
+{
+	const struct mount_options *o = &m->options;
+
+	if (o->writable && !m->helper) {
+		log_error("rw: writable mounts are not supported by this version");
+		return MOUNT_USAGE;
+	}
+	if (geteuid() && (o->suid || o->dev)) {
+		log_error("only root may use the mount option '%s'", o->suid ? "suid" : "dev");
+		return MOUNT_USAGE;
+	}
+	return MOUNT_OK;
+}
+
+/* mount -N: the mount appears in another mount namespace, the image is found in this one. */
+static int enter_namespace(const char *ns)
+{
+	char path[PATH_MAX];
+	_cleanup_close_ int fd = -1;
+	uint64_t pid;
+
+	if (parse_u64(ns, 1, INT32_MAX, &pid) == 0)
+		snprintf(path, sizeof(path), "/proc/%s/ns/mnt", ns);
+	else
+		snprintf(path, sizeof(path), "%s", ns);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0 || setns(fd, CLONE_NEWNS) < 0) {
+		log_error("can't enter mount namespace %s: %s", ns, strerror(errno));
+		return MOUNT_SYSTEM;
+	}
+	return MOUNT_OK;
+}
+
+static int do_mount(struct mount *m)
+{
+	int status = check_options(m);
+
+	if (status == MOUNT_OK)
+		status = check_image(m);
+	if (status == MOUNT_OK && m->namespace)
+		status = enter_namespace(m->namespace);
+	if (status == MOUNT_OK)
+		status = check_dir(m);
+	if (status != MOUNT_OK || m->fake)
+		return status;
+	/* mount(8) passes rw unless ro was asked for; it says the same of other filesystems that can't be written. */
+	if (m->options.writable)
+		log_msg(LOG_LEVEL_WARNING, "%s is mounted read-only", m->source);
+	m->log_fd = -1;
+	if (!m->foreground)
+		close_others(-1);
+	if (m->options.log_file) {
+		m->log_fd = open(m->options.log_file, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
+		if (m->log_fd < 0) {
+			log_error("can't open the log %s: %s", m->options.log_file, strerror(errno));
+			return MOUNT_USAGE;
+		}
+	}
+	if (m->foreground) {
+		if (m->log_fd >= 0)
+			dup2(m->log_fd, STDERR_FILENO);
+		return daemon_run(m, -1);
+	}
+	if (chdir("/") < 0)
+		log_debug("can't change to /");
+	return run_in_background(m);
+}
+
+/* Source and directory; more or less of them is an error. */
+static int take_arguments(struct mount *m, int argc, char **argv)
+{
+	if (argc - optind != 2) {
+		log_error(argc - optind < 2 ? "an image and a directory are needed" : "too many arguments: '%s'",
+			argc - optind < 2 ? "" : argv[optind + 2]);
+		return -EINVAL;
+	}
+	m->source = argv[optind];
+	m->dir = argv[optind + 1];
+	return 0;
+}
+
+int cmd_mount(int argc, char **argv)
+{
+	static const struct option longs[] = {
+		{"options", required_argument, NULL, 'o'},
+		{"foreground", no_argument, NULL, 'f'},
+		{"debug", no_argument, NULL, 'd'},
+		{"help", no_argument, NULL, 'h'},
+		{"version", no_argument, NULL, 'V'},
+		{0},
+	};
+	_cleanup_free_ struct mount *m = calloc(1, sizeof(*m));
+	int c, status = MOUNT_USAGE;
+
+	if (!m)
+		return MOUNT_SYSTEM;
+	mount_options_init(&m->options);
+	while ((c = getopt_long(argc, argv, "o:fdhVr", longs, NULL)) != -1) {
+		switch (c) {
+		case 'o':
+			if (mount_options_parse(&m->options, optarg, false) < 0)
+				goto out;
+			break;
+		case 'r':
+			m->options.writable = false;
+			break;
+		case 'd':
+			m->debug = true;
+			log_init("pinfs", LOG_LEVEL_DEBUG);
+			/* fall through */
+		case 'f':
+			m->foreground = true;
+			break;
+		case 'h':
+			mount_help();
+			status = MOUNT_OK;
+			goto out;
+		case 'V':
+			puts("pinfs " PINFS_VERSION);
+			status = MOUNT_OK;
+			goto out;
+		default:
+			usage(argv[0]);
+			goto out;
+		}
+	}
+	if (take_arguments(m, argc, argv) < 0)
+		usage(argv[0]);
+	else
+		status = do_mount(m);
+out:
+	mount_options_free(&m->options);
+	return status;
+}
+
+int mount_helper_main(int argc, char **argv)
+{
+	_cleanup_free_ struct mount *m = calloc(1, sizeof(*m));
+	const char *options[32];
+	int c, count = 0, status = MOUNT_USAGE;
+
+	if (!m)
+		return MOUNT_SYSTEM;
+	m->helper = true;
+	mount_options_init(&m->options);
+	while ((c = getopt(argc, argv, "sfnvrwo:t:N:hV")) != -1) {
+		switch (c) {
+		case 's':
+			m->sloppy = true;
+			break;
+		case 'f':
+			m->fake = true;
+			break;
+		case 'r':
+			options[count++] = "ro";
+			break;
+		case 'w':
+			options[count++] = "rw";
+			break;
+		case 'o':
+			options[count++] = optarg;
+			break;
+		case 'N':
+			m->namespace = optarg;
+			break;
+		case 'n': /* there is no /etc/mtab any more */
+		case 'v':
+		case 't':
+			break;
+		case 'h':
+			mount_help();
+			status = MOUNT_OK;
+			goto out;
+		case 'V':
+			puts("pinfs " PINFS_VERSION);
+			status = MOUNT_OK;
+			goto out;
+		default:
+			usage(argv[0]);
+			goto out;
+		}
+		if (count == ARRAY_SIZE(options))
+			goto out;
+	}
+	/* -s may come after -o. */
+	for (int i = 0; i < count; i++)
+		if (mount_options_parse(&m->options, options[i], m->sloppy) < 0)
+			goto out;
+	if (take_arguments(m, argc, argv) == 0)
+		status = do_mount(m);
+out:
+	mount_options_free(&m->options);
+	return status;
+}

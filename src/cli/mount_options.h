@@ -1,0 +1,45 @@
+/* SPDX-License-Identifier: MIT */
+/* What -o says, and what is handed on to libfuse because of it. */
+#ifndef PINFS_CLI_MOUNT_OPTIONS_H
+#define PINFS_CLI_MOUNT_OPTIONS_H
+
+#include "vfs/vfs.h"
+
+enum mount_owner_access {
+	MOUNT_ACCESS_DEFAULT, /* everybody if root mounts, else the user alone */
+	MOUNT_ACCESS_OWNER,
+	MOUNT_ACCESS_OTHER,
+	MOUNT_ACCESS_ROOT,
+};
+
+struct mount_options {
+	/* The image and how it is read. */
+	uint64_t offset;
+	enum io_engine engine;
+	enum io_caching caching;
+	/* The daemon. */
+	size_t cache_size;
+	bool direct; /* cache=daemon */
+	unsigned threads;
+	char *log_file;
+	/* What programs see. */
+	struct vfs_idmap uids, gids;
+	char *fsname;
+	enum mount_owner_access access;
+	bool writable; /* rw was asked for */
+	bool suid, dev, noexec, noatime, nodiratime, nosymfollow;
+};
+
+void mount_options_init(struct mount_options *options);
+void mount_options_free(struct mount_options *options);
+
+/*
+ * Adds one -o argument: names and name=value, separated by commas; a backslash takes the meaning from the character
+ * after it. sloppy: unknown options are left out. Says what is wrong on stderr; 0 or -EINVAL.
+ */
+int mount_options_parse(struct mount_options *options, const char *text, bool sloppy);
+
+/* The string for libfuse. source: for /proc/mounts, unless fsname= said something else. NULL: out of memory. */
+char *mount_options_for_fuse(const struct mount_options *options, const char *source);
+
+#endif

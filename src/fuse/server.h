@@ -1,0 +1,44 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * fuse: serves a vfs to the kernel through libfuse's low-level interface.
+ *
+ * Used by: cli (mount). Uses: vfs, base. Never: blocks, extents.
+ *
+ * Node ids are the vfs's inode numbers and st_ino (1:1), so nothing is kept for each inode: FORGET does nothing, a file
+ * handle of NFS stays valid over a restart. What can't change is cached by the kernel for ever: attributes, names
+ * (also those that don't exist), links, directories, content; on kernels that can do it even open(2) costs no request.
+ * Errors: -EUCLEAN becomes EIO here; nowhere else is the sign flipped.
+ */
+#ifndef PINFS_FUSE_SERVER_H
+#define PINFS_FUSE_SERVER_H
+
+#include "base/util.h"
+#include "vfs/vfs.h"
+
+struct fuse_server;
+
+struct fuse_server_options {
+	const char *image;	   /* absolute path, for PINFS_IOC_INFO */
+	const char *mount_options; /* comma separated, escaped as libfuse's -o wants it */
+	bool direct;		   /* cache=daemon: the kernel keeps no content */
+	unsigned threads;	   /* at most; 0: by the number of processors */
+	bool debug;		   /* every request on stderr */
+};
+
+/* The strings are copied; the vfs must outlive the server. */
+int fuse_server_new(struct vfs *vfs, const struct fuse_server_options *options, struct fuse_server **ret);
+
+/*
+ * Mounts, as root directly, else through fusermount3. Starts no thread. 0 or a negative number: then *ret_reason is
+ * what libfuse said last, "" if it said nothing (fusermount3 speaks for itself); until the next call.
+ */
+int fuse_server_mount(struct fuse_server *server, const char *dir, const char **ret_reason);
+
+/* Serves until the directory is unmounted or SIGTERM, SIGINT or SIGHUP comes; then unmounts. 0 or -errno. Called by
+ * the main thread. */
+int fuse_server_run(struct fuse_server *server);
+
+/* Unmounts if that was not done. NULL is allowed. */
+void fuse_server_free(struct fuse_server *server);
+
+#endif
