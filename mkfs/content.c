@@ -2,9 +2,12 @@
 #include "mkfs/content.h"
 
 #define WINDOW_BYTES (1u << 20)
+#define PACKED_BYTES (2u << 20)
+#define PACKED_MAX 32u
 
 /* Consecutive data blocks that were read together. */
 struct window {
+	uint64_t used; /* time of the last use, of those in reader->packed */
 	uint32_t first;
 	unsigned count, capacity; /* count 0: empty */
 	uint8_t *data;		  /* capacity blocks */
@@ -14,9 +17,21 @@ struct window {
 struct content_reader {
 	struct image *image;
 	uint32_t block_size;
-	struct window run;    /* of a large file */
-	struct window packed; /* one block that small files share; files that follow each other mostly lie in the same */
+	struct window run; /* of a large file */
+	/*
+	 * One block each, which small files share. Files that follow each other mostly lie in the same one, but
+	 * those that are equal to an earlier one lie where that is.
+	 */
+	struct window packed[PACKED_MAX];
+	unsigned packed_count;
+	uint64_t clock;
 };
+
+static void window_destroy(struct window *w)
+{
+	free(w->data);
+	free(w->reads);
+}
 
 static int window_init(struct window *w, unsigned capacity, uint32_t block_size)
 {
@@ -33,15 +48,19 @@ static int window_init(struct window *w, unsigned capacity, uint32_t block_size)
 int content_reader_new(struct image *image, struct content_reader **ret)
 {
 	struct content_reader *c = calloc(1, sizeof(*c));
+	int r;
 
 	if (!c)
 		return -ENOMEM;
 	c->image = image;
 	c->block_size = image_get_info(image)->block_size;
-	if (window_init(&c->run, MAX(WINDOW_BYTES / c->block_size, 1u), c->block_size) < 0 ||
-		window_init(&c->packed, 1, c->block_size) < 0) {
+	c->packed_count = MIN(MAX(PACKED_BYTES / c->block_size, 2u), PACKED_MAX);
+	r = window_init(&c->run, MAX(WINDOW_BYTES / c->block_size, 1u), c->block_size);
+	for (unsigned i = 0; i < c->packed_count && r == 0; i++)
+		r = window_init(&c->packed[i], 1, c->block_size);
+	if (r < 0) {
 		content_reader_free(c);
-		return -ENOMEM;
+		return r;
 	}
 	*ret = c;
 	return 0;
@@ -51,11 +70,29 @@ void content_reader_free(struct content_reader *c)
 {
 	if (!c)
 		return;
-	free(c->run.data);
-	free(c->run.reads);
-	free(c->packed.data);
-	free(c->packed.reads);
+	window_destroy(&c->run);
+	for (unsigned i = 0; i < c->packed_count; i++)
+		window_destroy(&c->packed[i]);
 	free(c);
+}
+
+/* The window that holds the block, or else the one that was used longest ago. */
+static struct window *packed_window(struct content_reader *c, uint32_t block)
+{
+	struct window *oldest = &c->packed[0];
+
+	for (unsigned i = 0; i < c->packed_count; i++) {
+		struct window *w = &c->packed[i];
+
+		if (w->count && w->first == block) {
+			oldest = w;
+			break;
+		}
+		if (w->used < oldest->used)
+			oldest = w;
+	}
+	oldest->used = ++c->clock;
+	return oldest;
 }
 
 static void window_load(struct content_reader *c, struct window *w, uint32_t first, unsigned count)
@@ -128,7 +165,8 @@ static void window_piece(const struct content_reader *c, const struct window *w,
 int content_next(struct content_reader *c, const struct image_inode *inode, uint64_t offset, uint64_t end,
 	struct content_piece *ret)
 {
-	struct window *w = inode->layout == PINFS_LAYOUT_PACKED ? &c->packed : &c->run;
+	bool packed = inode->layout == PINFS_LAYOUT_PACKED;
+	struct window *w = &c->run;
 	struct image_map m;
 	unsigned count = 1;
 	int r = image_map(c->image, inode, offset, &m);
@@ -139,11 +177,12 @@ int content_next(struct content_reader *c, const struct image_inode *inode, uint
 		*ret = (struct content_piece){.offset = offset, .length = MIN(m.length, end - offset)};
 		return 0;
 	}
-	if (w == &c->run) {
+	if (packed)
+		w = packed_window(c, m.block);
+	else
 		r = run_length(c, inode, &m, end, &count);
-		if (r < 0)
-			return r;
-	}
+	if (r < 0)
+		return r;
 	window_load(c, w, m.block, count);
 	window_piece(c, w, &m, count, end, ret);
 	return 0;

@@ -226,8 +226,8 @@ static void dump_super(struct dump *d)
 
 /* What the totals are kept by. Sections come after these. */
 enum { CAT_SUPER, CAT_LZ4, CAT_RAW, CAT_XIP, CAT_INDEX, CAT_PADDING, CAT_UNKNOWN, CAT_SECTIONS };
-static const char *const category_names[] = {"superblocks", "data lz4", "data raw", "data xip", "index pages", "padding",
-	"unknown"};
+static const char *const category_names[] = {"superblocks", "data lz4", "data raw", "data xip", "index pages",
+	"padding", "unknown"};
 
 struct map {
 	struct dump *d;

@@ -81,7 +81,9 @@ static const char *hint(const struct extract *x, const char *what, int error)
 	case EINVAL:
 		return strstr(what, "owner") ? " (not a valid owner here; --no-same-owner does without)" : "";
 	case EOPNOTSUPP:
-		return strstr(what, "extended") ? " (the filesystem has none; --no-xattrs does without)" : "";
+		return strstr(what, "extended") ? " (not supported by the filesystem; --no-xattrs does without)" : "";
+	case EFBIG:
+		return " (the filesystem there does not allow such a size)";
 	case EUCLEAN:
 		return " in the image; fsck.pinfs tells more";
 	default:
@@ -395,7 +397,7 @@ static void extract_all(struct extract *x, const struct image_inode *root, const
 	extract_dir_apply_all(x);
 	progress_end(x->progress);
 	if (x->xattr_unsupported > 1)
-		log_error("%ju more extended attributes could not be set, since the filesystem has none",
+		log_error("%ju more extended attributes could not be set on this filesystem",
 			(uintmax_t)x->xattr_unsupported - 1);
 }
 

@@ -133,11 +133,8 @@ static void file_damaged(struct extract *x, struct file *f)
 
 	extract_count(&x->stats.errors, 1);
 	extract_count(&x->stats.damaged, 1);
-	if (x->options->keep_damaged)
-		log_error("%s: its content is damaged in the image; there are zeros where it can't be read", path);
-	else
-		log_error("%s: its content is damaged in the image; not extracted (--keep-damaged keeps what can be read)",
-			path);
+	log_error("%s: damaged in the image; %s", path,
+		x->options->keep_damaged ? "zeros where it can't be read" : "not extracted");
 }
 
 /* All is written, or has failed: attributes, or removal. */

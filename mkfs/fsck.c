@@ -32,6 +32,11 @@ void fsck_on_damage(void *context, uint64_t offset, const char *text)
 	snprintf(caught.text, sizeof(caught.text), "%s", text);
 }
 
+bool fsck_has_caught(void)
+{
+	return caught.set;
+}
+
 void fsck_forget_caught(void)
 {
 	caught.set = false;
@@ -147,6 +152,11 @@ int fsck_sweep(struct fsck *f, uint64_t total, uint64_t step, size_t scratch, fs
 	return r < 0 && f->error ? f->error : r;
 }
 
+void fsck_progress(struct fsck *f, uint64_t bytes, uint64_t part, uint64_t whole)
+{
+	progress_add(f->progress, (uint64_t)((double)bytes * (double)part / (double)whole));
+}
+
 /* ---- superblocks ---- */
 
 static uint64_t super_offset(const struct image_info *info, unsigned which)
@@ -190,13 +200,17 @@ static int check_super(struct fsck *f, unsigned which, struct pinfs_super *ret)
 	int r;
 
 	r = image_read_raw(f->image, at, sizeof(*ret), (uint8_t *)ret);
-	/* Damaged, and not only different: then which one is right is known, and the other can be made from it. */
-	if (r < 0 || codec_checksum(ret, offsetof(struct pinfs_super, checksum)) != pinfs_get64(ret->checksum))
+	if (r < 0) {
 		f->report->super_damaged[which] = true;
-	if (r == 0)
-		r = image_super_check(f->image, which == 1);
-	if (r < 0)
-		return fsck_problem_caught(f, r, at, r == -EUCLEAN ? NULL : "%s superblock", name) < 0 ? -ENOMEM : r;
+		return fsck_problem_caught(f, r, at, "%s superblock", name) < 0 ? -ENOMEM : r;
+	}
+	r = image_super_check(f->image, which == 1);
+	if (r < 0) {
+		/* Not only different: then it is known which one is right, and the other can be made from it. */
+		f->report->super_damaged[which] =
+			codec_checksum(ret, offsetof(struct pinfs_super, checksum)) != pinfs_get64(ret->checksum);
+		return fsck_problem_caught(f, r, at, NULL) < 0 ? -ENOMEM : r;
+	}
 	what = super_reserved(ret);
 	if (what)
 		fsck_problem(f, at, "%s superblock: %s", name, what);
@@ -267,17 +281,16 @@ static int bitsets_init(struct fsck *f)
 
 static int fsck_begin(struct fsck *f)
 {
-	uint64_t stored = f->info->data_end - f->info->data_offset;
-
 	for (unsigned t = 0; t < PINFS_SECTION_TYPES; t++)
 		f->section_by_type[t] = -1;
 	for (unsigned i = 0; i < f->info->section_count; i++) {
 		/* For the progress display only: what it says is checked later. */
-		stored += MIN(f->info->sections[i].stored_size, f->info->image_size);
+		f->metadata += MIN(f->info->sections[i].stored_size, f->info->image_size);
 		if (f->info->sections[i].type < PINFS_SECTION_TYPES)
 			f->section_by_type[f->info->sections[i].type] = (int)i;
 	}
-	f->progress = progress_begin(f->options.progress, "checking", stored);
+	f->progress = progress_begin(f->options.progress, "checking",
+		f->info->data_end - f->info->data_offset + 3 * f->metadata);
 	return bitsets_init(f);
 }
 

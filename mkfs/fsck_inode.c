@@ -355,10 +355,10 @@ static bool unused_fields_zero(const struct pinfs_inode *d)
 	}
 }
 
-static int check_unused(struct fsck *f, const struct image_inode *i)
+static int check_unused(struct fsck *f, const struct image_inode *i, struct fsck_window *w)
 {
 	struct pinfs_inode d;
-	int r = fsck_section_read(f, PINFS_SECTION_INODES, (uint64_t)(i->ino - 1) * sizeof(d), &d, sizeof(d));
+	int r = fsck_section_read(f, w, PINFS_SECTION_INODES, (uint64_t)(i->ino - 1) * sizeof(d), &d, sizeof(d));
 
 	if (r < 0)
 		return fsck_problem_caught(f, r, 0, "inode %u", i->ino);
@@ -394,11 +394,11 @@ static int check_by_type(struct fsck *f, const struct image_inode *i, struct ino
 	}
 }
 
-static int check_inode(struct fsck *f, const struct image_inode *i, struct inode_tally *t)
+static int check_inode(struct fsck *f, const struct image_inode *i, struct inode_tally *t, struct fsck_window *w)
 {
 	int affected = check_by_type(f, i, t), r;
 
-	r = affected < 0 ? affected : check_unused(f, i);
+	r = affected < 0 ? affected : check_unused(f, i, w);
 	if (r < 0)
 		return r;
 	if (i->xattr) {
@@ -448,13 +448,14 @@ static int inode_sweep(struct fsck *f, uint64_t from, uint64_t to, void *scratch
 		}
 		r = image_inode_get(f->image, n + 1, &i);
 		if (r == 0) {
-			r = check_inode(f, &i, &t);
+			r = check_inode(f, &i, &t, scratch);
 		} else {
 			t.unknown++;
 			r = fsck_problem_caught(f, r, 0, NULL);
 		}
 	}
 	tally_merge(f, &t);
+	fsck_progress(f, f->metadata, to - from, f->info->inode_count);
 	return r;
 }
 
@@ -462,6 +463,7 @@ static int inode_sweep(struct fsck *f, uint64_t from, uint64_t to, void *scratch
 
 struct xattr_walk {
 	struct fsck *f;
+	struct fsck_window *window;
 	uint64_t pos, end;
 	uint8_t name_len;
 	char name[PINFS_XATTR_NAME_MAX];
@@ -484,16 +486,16 @@ static int check_xattr(struct xattr_walk *w, bool first)
 		xattr_problem(w->f, w->pos, "the set ends before its last attribute");
 		return 1;
 	}
-	r = fsck_section_read(w->f, PINFS_SECTION_XATTRS, w->pos, &d, sizeof(d));
+	r = fsck_section_read(w->f, w->window, PINFS_SECTION_XATTRS, w->pos, &d, sizeof(d));
 	if (r == 0 && (!d.name_len || pinfs_get32(d.value_size) > PINFS_XATTR_VALUE_MAX ||
 		sizeof(d) + d.name_len + pinfs_get32(d.value_size) > left)) {
 		xattr_problem(w->f, w->pos, "impossible sizes");
 		return 1;
 	}
 	if (r == 0)
-		r = fsck_section_read(w->f, PINFS_SECTION_XATTRS, w->pos + sizeof(d), name, d.name_len);
+		r = fsck_section_read(w->f, w->window, PINFS_SECTION_XATTRS, w->pos + sizeof(d), name, d.name_len);
 	if (r < 0) {
-		r = fsck_problem_caught(w->f, r, 0, NULL);
+		r = fsck_problem_caught(w->f, r, 0, "extended attributes");
 		return r < 0 ? r : 1;
 	}
 	if (!fsck_all_zero(d.reserved, sizeof(d.reserved)) || memchr(name, 0, d.name_len))
@@ -509,9 +511,9 @@ static int check_xattr(struct xattr_walk *w, bool first)
 }
 
 /* The set at pos, and the bytes up to where the next one may begin. limit: where another one does begin. */
-static int check_xattr_set(struct fsck *f, uint64_t pos, uint64_t limit)
+static int check_xattr_set(struct fsck *f, uint64_t pos, uint64_t limit, struct fsck_window *window)
 {
-	struct xattr_walk w = {.f = f, .pos = pos + sizeof(struct pinfs_xattr_set)};
+	struct xattr_walk w = {.f = f, .window = window, .pos = pos + sizeof(struct pinfs_xattr_set)};
 	uint64_t pad_end;
 	uint8_t pad[8];
 	struct pinfs_xattr_set d;
@@ -519,9 +521,9 @@ static int check_xattr_set(struct fsck *f, uint64_t pos, uint64_t limit)
 
 	if (!fsck_section_readable(f, PINFS_SECTION_XATTRS, pos, sizeof(d)))
 		return 0;
-	r = fsck_section_read(f, PINFS_SECTION_XATTRS, pos, &d, sizeof(d));
+	r = fsck_section_read(f, window, PINFS_SECTION_XATTRS, pos, &d, sizeof(d));
 	if (r < 0)
-		return fsck_problem_caught(f, r, 0, NULL);
+		return fsck_problem_caught(f, r, 0, "extended attributes");
 	if (pinfs_get32(d.size) < sizeof(d) || pinfs_get32(d.size) > limit - pos) {
 		xattr_problem(f, pos, "a set of %u bytes reaches over the next one or the end",
 			pinfs_get32(d.size));
@@ -535,9 +537,9 @@ static int check_xattr_set(struct fsck *f, uint64_t pos, uint64_t limit)
 	if (r)
 		return MIN(r, 0);
 	pad_end = MIN(align_up(w.end, 8), limit);
-	r = fsck_section_read(f, PINFS_SECTION_XATTRS, w.end, pad, (size_t)(pad_end - w.end));
+	r = fsck_section_read(f, window, PINFS_SECTION_XATTRS, w.end, pad, (size_t)(pad_end - w.end));
 	if (r < 0)
-		return fsck_problem_caught(f, r, 0, NULL);
+		return fsck_problem_caught(f, r, 0, "extended attributes");
 	if (w.pos != w.end || !fsck_all_zero(pad, (size_t)(pad_end - w.end)))
 		xattr_problem(f, pos, "bytes after the last attribute");
 	mutex_lock(&f->lock);
@@ -555,7 +557,7 @@ static int xattr_sweep(struct fsck *f, uint64_t from, uint64_t to, void *scratch
 	for (uint64_t u = from; r == 0 && (u = bitset_next_set(&f->xattr_sets, u, to)) < to; u++) {
 		uint64_t next = bitset_next_set(&f->xattr_sets, u + 1, f->xattr_sets.bits);
 
-		r = check_xattr_set(f, u * 8, next < f->xattr_sets.bits ? next * 8 : raw_size);
+		r = check_xattr_set(f, u * 8, next < f->xattr_sets.bits ? next * 8 : raw_size, scratch);
 	}
 	return r;
 }
@@ -571,11 +573,11 @@ int fsck_check_inodes(struct fsck *f)
 	f->report->extents = extents;
 	r = check_extents(f, extents);
 	if (r == 0)
-		r = fsck_sweep(f, f->info->inode_count, INODE_STEP, 0, inode_sweep);
+		r = fsck_sweep(f, f->info->inode_count, INODE_STEP, sizeof(struct fsck_window), inode_sweep);
 	if (r == 0)
 		r = fsck_sweep(f, extents, EXTENT_STEP, 0, extent_used_sweep);
 	if (r == 0)
-		r = fsck_sweep(f, f->xattr_sets.bits, XATTR_STEP, 0, xattr_sweep);
+		r = fsck_sweep(f, f->xattr_sets.bits, XATTR_STEP, sizeof(struct fsck_window), xattr_sweep);
 	if (r == 0)
 		f->report->blocks_unreferenced = f->info->block_count - bitset_count(&f->used);
 	return r;

@@ -34,6 +34,7 @@ struct fsck {
 	struct fsck_options options;
 	unsigned threads;
 	struct progress *progress;
+	uint64_t metadata; /* bytes, as the superblock has it; the inode and tree passes show as much progress each */
 	atomic_int error; /* the first one that ended a pass; all threads stop */
 
 	struct mutex lock;
@@ -78,7 +79,9 @@ void fsck_problem(struct fsck *f, uint64_t offset, const char *fmt, ...) _printf
  * which is no problem of the image, and 0 for everything else.
  */
 int fsck_problem_caught(struct fsck *f, int error, uint64_t offset, const char *subject, ...) _printf_(4, 5);
-/* Forgets what on_damage said in this thread: after a failure that is no news. */
+/* Has on_damage said something in this thread, and nobody told it yet? */
+bool fsck_has_caught(void);
+/* Forgets it: after a failure that is no news. */
 void fsck_forget_caught(void);
 
 /* ---- work in parallel ---- */
@@ -90,6 +93,8 @@ void fsck_forget_caught(void);
 typedef int (*fsck_sweep_fn)(struct fsck *f, uint64_t from, uint64_t to, void *scratch);
 int fsck_sweep(struct fsck *f, uint64_t total, uint64_t step, size_t scratch, fsck_sweep_fn fn);
 bool fsck_cancelled(struct fsck *f);
+/* Shows `part` of `whole` of a pass that counts as `bytes`. */
+void fsck_progress(struct fsck *f, uint64_t bytes, uint64_t part, uint64_t whole);
 
 /* ---- sections ---- */
 
@@ -105,8 +110,15 @@ static inline uint64_t fsck_inode_where(struct fsck *f, uint64_t ino)
 {
 	return fsck_section_where(f, PINFS_SECTION_INODES, (ino - 1) * sizeof(struct pinfs_inode));
 }
-/* Raw bytes of a section, as they are; the one thing that fsck needs and image.h does not offer. */
-int fsck_section_read(struct fsck *f, unsigned type, uint64_t pos, void *buf, size_t len);
+/* Where one thread's raw reads are: the chunk that it read last. Zeroed: none. */
+struct fsck_window {
+	bool loaded;
+	unsigned type;
+	uint64_t no;
+	uint8_t raw[PINFS_CHUNK_SIZE_MAX], plain[PINFS_CHUNK_SIZE_MAX], stored[PINFS_CHUNK_SIZE_MAX];
+};
+/* Raw bytes of a section, as they are; they must be readable (above). */
+int fsck_section_read(struct fsck *f, struct fsck_window *window, unsigned type, uint64_t pos, void *buf, size_t len);
 
 static inline bool fsck_all_zero(const void *data, size_t len)
 {

@@ -46,7 +46,8 @@ static void help(void)
 	     "  -h, --help      print this\n"
 	     "  -V, --version   print the version\n"
 	     "\n"
-	     "Exit status: 0 sound, 1 corrected, 4 damaged, 8 not checked, 16 wrong usage, 32 interrupted; 5 is 4 and 1.");
+	     "Exit status: 0 sound, 1 corrected, 4 damaged (5: corrected in part), 8 not checked, 16 wrong usage,\n"
+	     "32 interrupted.");
 }
 
 static int usage_error(void)

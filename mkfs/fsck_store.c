@@ -154,7 +154,7 @@ static int check_overlap(struct space_check *c, const struct space_range *r)
 	return r->kind == SPACE_BLOCK || r->kind == SPACE_CHUNK ? drop_overlapped(c, r) : 0;
 }
 
-/* The end of the hole in the file that begins at `from`, at most `to`; holes need not be read to know they are zero. */
+/* The end of the hole in the file that begins at `from`, at most `to`: what need not be read to know that it is zero. */
 static uint64_t skip_hole(struct fsck *f, uint64_t from, uint64_t to)
 {
 	int fd = io_fd(image_io(f->image));
@@ -258,7 +258,8 @@ static int check_chunks(struct fsck *f, unsigned si, uint64_t from, uint64_t to)
 		r = image_chunk_check(f->image, si, no);
 		if (r < 0) {
 			bitset_clear(&f->chunks[si], no);
-			r = fsck_problem_caught(f, r, 0, NULL);
+			r = fsck_problem_caught(f, r, 0, r == -EUCLEAN ? NULL : "chunk %ju of section '%s'",
+				(uintmax_t)no, image_section_name(f->info->sections[si].type));
 			if (r < 0)
 				return r;
 		}
@@ -369,7 +370,9 @@ static int data_problem(struct fsck *f, uint64_t n, int error, uint8_t *buf)
 	bitset_clear(&f->readable, n);
 	fsck_forget_caught();
 	image_read_blocks(f->image, n, 1, &again);
-	return fsck_problem_caught(f, error, where, "block %ju", (uintmax_t)n);
+	/* Of damage on_damage was told with the block's number. */
+	return fsck_problem_caught(f, error, where, error == -EUCLEAN && fsck_has_caught() ? NULL : "block %ju",
+		(uintmax_t)n);
 }
 
 /* Blocks [from, to), at most data_batch() of them. */
@@ -397,8 +400,7 @@ static int data_sweep(struct fsck *f, uint64_t from, uint64_t to, void *scratch)
 		fsck_forget_caught();
 	}
 	/* Near enough for a display: the blocks' mean. */
-	progress_add(f->progress, (uint64_t)((double)(f->info->data_end - f->info->data_offset) *
-		(double)(to - from) / (double)f->info->block_count));
+	fsck_progress(f, f->info->data_end - f->info->data_offset, to - from, f->info->block_count);
 	return 0;
 }
 

@@ -202,6 +202,7 @@ static int dir_sweep(struct fsck *f, uint64_t from, uint64_t to, void *scratch)
 	for (uint64_t n = from; r == 0 && n < to; n++)
 		if ((__atomic_load_n(&f->kinds[n + 1], __ATOMIC_RELAXED) & KIND_TYPE) == DT_DIR)
 			r = check_dir(f, (uint32_t)n + 1);
+	fsck_progress(f, f->metadata, to - from, f->info->inode_count);
 	return r;
 }
 

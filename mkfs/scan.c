@@ -90,7 +90,7 @@ static int scan_xattrs(struct scan *s, const char *name, struct inode *inode)
 	}
 	if (len < 0)
 		return errno == ENOTSUP || errno == ENOENT ? 0 : -errno;
-	for (const char *p = s->names, *end = s->names + len; p < end; p += strlen(p) + 1) {
+	for (const char *p = s->names, *end = p ? p + len : p; p < end; p += strlen(p) + 1) {
 		ssize_t n = lgetxattr(name, p, s->value, sizeof(s->value));
 
 		/* Removed meanwhile; or not ours to read (trusted.*), which is as if it were not there. */

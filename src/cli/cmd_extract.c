@@ -233,6 +233,9 @@ static void summary(const struct arguments *a, const struct extract_stats *s, in
 	if (s->xattrs_skipped && !a->quiet)
 		log_info("%" PRIu64 " extended attributes (security.*, trusted.*) were left out: only root can set them",
 			s->xattrs_skipped);
+	if (s->damaged && !a->options.keep_damaged)
+		log_error("%" PRIu64 " files were damaged in the image; --keep-damaged keeps what can be read of them",
+			s->damaged);
 	if (result == -EINTR)
 		log_error("interrupted; %s is not complete", a->options.target);
 	else if (s->errors)

@@ -32,7 +32,7 @@ struct mount {
 	bool foreground, debug, fake, verbose, sloppy, helper;
 	const char *source, *dir, *namespace;
 	char image[PATH_MAX], point[PATH_MAX]; /* absolute */
-	int log_fd;
+	int log_fd, namespace_fd, home_fd;     /* -1: none */
 };
 
 static void mount_help(void)
@@ -95,7 +95,9 @@ static int open_vfs(const struct mount *m, struct vfs **ret)
 	r = io_open(m->image, &io_options, &io);
 	if (r < 0) {
 		log_error("can't open %s: %s", m->source,
-			r == -ENOTBLK ? "it is neither a file nor a block device" : strerror(-r));
+			r == -EISDIR  ? "it is a directory; the image comes first: pinfs mount IMAGE DIR" :
+			r == -ENOTBLK ? "it is neither a file nor a block device" :
+					strerror(-r));
 		return r;
 	}
 	r = vfs_new(io, &options, ret, error);
@@ -141,7 +143,28 @@ static void explain_mount_failure(const struct mount *m, const char *reason)
 		log_error("can't mount on %s", m->dir);
 }
 
-static int daemon_mount(const struct mount *m, struct vfs *vfs, struct fuse_server **ret)
+/*
+ * mount -N: the mount appears in another mount namespace, the image is found in this one. The daemon doesn't stay
+ * there: it would keep the namespace, with its own mount in it, for ever.
+ */
+static int namespace_enter(const struct mount *m, int fd)
+{
+	if (fd < 0 || setns(fd, CLONE_NEWNS) == 0)
+		return 0;
+	log_error("can't enter mount namespace %s: %s", m->namespace, strerror(errno));
+	return -errno;
+}
+
+static void namespace_close(struct mount *m)
+{
+	if (m->namespace_fd >= 0)
+		close(m->namespace_fd);
+	if (m->home_fd >= 0)
+		close(m->home_fd);
+	m->namespace_fd = m->home_fd = -1;
+}
+
+static int daemon_mount(struct mount *m, struct vfs *vfs, struct fuse_server **ret)
 {
 	_cleanup_free_ char *fuse_options = mount_options_for_fuse(&m->options, m->image);
 	struct fuse_server_options options = {
@@ -150,9 +173,11 @@ static int daemon_mount(const struct mount *m, struct vfs *vfs, struct fuse_serv
 		.direct = m->options.direct,
 		.threads = m->options.threads,
 		.debug = m->debug,
+		.elsewhere = m->namespace_fd >= 0,
 	};
 	struct fuse_server *server;
 	const char *reason;
+	int r;
 
 	if (!fuse_options || fuse_server_new(vfs, &options, &server) < 0) {
 		log_error("can't start a FUSE session: out of memory");
@@ -163,8 +188,16 @@ static int daemon_mount(const struct mount *m, struct vfs *vfs, struct fuse_serv
 		fuse_server_free(server);
 		return MOUNT_FAIL;
 	}
-	if (fuse_server_mount(server, m->point, &reason) < 0) {
-		explain_mount_failure(m, reason);
+	r = namespace_enter(m, m->namespace_fd);
+	if (r == 0) {
+		r = fuse_server_mount(server, m->point, &reason);
+		if (r < 0)
+			explain_mount_failure(m, reason);
+		if (namespace_enter(m, m->home_fd) < 0)
+			r = -EPERM;
+		namespace_close(m);
+	}
+	if (r < 0) {
 		fuse_server_free(server);
 		return MOUNT_FAIL;
 	}
@@ -188,7 +221,7 @@ static void detach(const struct mount *m)
 }
 
 /* Serves in this process. ready: tells the parent, or -1. Returns the exit status. */
-static int daemon_run(const struct mount *m, int ready)
+static int daemon_run(struct mount *m, int ready)
 {
 	struct fuse_server *server;
 	struct vfs *vfs;
@@ -220,13 +253,11 @@ static int daemon_run(const struct mount *m, int ready)
 
 /* ---- the command ---- */
 
-/* Everything from fd 3 on but `keep`: the daemon must not hold open what a script had open. */
-static void close_others(int keep)
+/* Everything from fd 3 on: the daemon must not hold open what a script had open. */
+static void close_others(void)
 {
 #ifdef SYS_close_range
-	if (keep > 3)
-		syscall(SYS_close_range, 3u, (unsigned)keep - 1, 0u);
-	syscall(SYS_close_range, (unsigned)MAX(keep + 1, 3), ~0u, 0u);
+	syscall(SYS_close_range, 3u, ~0u, 0u);
 #endif
 }
 
@@ -257,7 +288,7 @@ static int wait_ready(const struct mount *m, pid_t daemon, int ready)
 	do {
 		n = read(ready, &byte, 1);
 	} while (n < 0 && errno == EINTR);
-	if (n == 1) {
+	if (n == 1 && namespace_enter(m, m->namespace_fd) == 0) {
 		/* Answered by the daemon; if that dies, the kernel answers in its place. */
 		if (statfs(m->point, &fs) == 0 && stat(m->point, &st) == 0) {
 			if (geteuid() == 0)
@@ -265,8 +296,9 @@ static int wait_ready(const struct mount *m, pid_t daemon, int ready)
 			return MOUNT_OK;
 		}
 		log_error("%s is mounted, but does not answer: %s; the system log may say why", m->dir, strerror(errno));
-		return MOUNT_FAIL;
 	}
+	if (n == 1)
+		return MOUNT_FAIL;
 	while (waitpid(daemon, &status, 0) < 0 && errno == EINTR)
 		;
 	if (WIFEXITED(status) && WEXITSTATUS(status))
@@ -275,7 +307,7 @@ static int wait_ready(const struct mount *m, pid_t daemon, int ready)
 	return MOUNT_SYSTEM;
 }
 
-static int run_in_background(const struct mount *m)
+static int run_in_background(struct mount *m)
 {
 	int fds[2], status;
 	pid_t pid;
@@ -285,6 +317,7 @@ static int run_in_background(const struct mount *m)
 		return MOUNT_SYSTEM;
 	}
 	if (pid == 0) {
+		close(fds[0]);
 		setsid();
 		status = daemon_run(m, fds[1]);
 		fflush(NULL);
@@ -310,6 +343,8 @@ static int check_dir(struct mount *m)
 	struct statfs fs;
 	struct stat st;
 
+	if (namespace_enter(m, m->namespace_fd) < 0)
+		return MOUNT_SYSTEM;
 	/* statfs(): the attributes of a dead mount may still be cached. */
 	if (!realpath(m->dir, m->point) || statfs(m->point, &fs) < 0 || stat(m->point, &st) < 0) {
 		if (errno == ENOENT)
@@ -324,7 +359,7 @@ static int check_dir(struct mount *m)
 		log_error("can't mount on %s: it is not a directory", m->dir);
 		return MOUNT_FAIL;
 	}
-	return MOUNT_OK;
+	return namespace_enter(m, m->home_fd) < 0 ? MOUNT_SYSTEM : MOUNT_OK;
 }
 
 static int check_options(const struct mount *m)
@@ -342,33 +377,36 @@ static int check_options(const struct mount *m)
 	return MOUNT_OK;
 }
 
-/* mount -N: the mount appears in another mount namespace, the image is found in this one. */
-static int enter_namespace(const char *ns)
+static int namespace_open(struct mount *m)
 {
 	char path[PATH_MAX];
-	_cleanup_close_ int fd = -1;
 	uint64_t pid;
 
-	if (parse_u64(ns, 1, INT32_MAX, &pid) == 0)
-		snprintf(path, sizeof(path), "/proc/%s/ns/mnt", ns);
+	if (!m->namespace)
+		return MOUNT_OK;
+	if (parse_u64(m->namespace, 1, INT32_MAX, &pid) == 0)
+		snprintf(path, sizeof(path), "/proc/%s/ns/mnt", m->namespace);
 	else
-		snprintf(path, sizeof(path), "%s", ns);
-	fd = open(path, O_RDONLY | O_CLOEXEC);
-	if (fd < 0 || setns(fd, CLONE_NEWNS) < 0) {
-		log_error("can't enter mount namespace %s: %s", ns, strerror(errno));
-		return MOUNT_SYSTEM;
-	}
-	return MOUNT_OK;
+		snprintf(path, sizeof(path), "%s", m->namespace);
+	m->home_fd = open("/proc/self/ns/mnt", O_RDONLY | O_CLOEXEC);
+	m->namespace_fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (m->home_fd >= 0 && m->namespace_fd >= 0)
+		return MOUNT_OK;
+	log_error("can't open mount namespace %s: %s", m->namespace, strerror(errno));
+	return MOUNT_SYSTEM;
 }
 
 static int do_mount(struct mount *m)
 {
 	int status = check_options(m);
 
+	m->log_fd = m->namespace_fd = m->home_fd = -1;
+	if (!m->foreground)
+		close_others();
 	if (status == MOUNT_OK)
 		status = check_image(m);
-	if (status == MOUNT_OK && m->namespace)
-		status = enter_namespace(m->namespace);
+	if (status == MOUNT_OK)
+		status = namespace_open(m);
 	if (status == MOUNT_OK)
 		status = check_dir(m);
 	if (status != MOUNT_OK || m->fake)
@@ -376,9 +414,6 @@ static int do_mount(struct mount *m)
 	/* mount(8) passes rw unless ro was asked for; it says the same of other filesystems that can't be written. */
 	if (m->options.writable)
 		log_msg(LOG_LEVEL_WARNING, "%s is mounted read-only", m->source);
-	m->log_fd = -1;
-	if (!m->foreground)
-		close_others(-1);
 	if (m->options.log_file) {
 		m->log_fd = open(m->options.log_file, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
 		if (m->log_fd < 0) {

@@ -24,7 +24,7 @@ struct fuse_server {
 	const struct fuse_transport_ops *transport;
 	char *image, *mount_options;
 	unsigned threads;
-	bool direct, debug;
+	bool direct, debug, elsewhere;
 	bool mounted, signals;
 	/* Set by INIT, before any other request comes. */
 	bool no_open, no_opendir;

@@ -53,6 +53,7 @@ int fuse_server_new(struct vfs *vfs, const struct fuse_server_options *o, struct
 	s->threads = o->threads;
 	s->direct = o->direct;
 	s->debug = o->debug;
+	s->elsewhere = o->elsewhere;
 	s->image = strdup(o->image);
 	s->mount_options = strdup(o->mount_options);
 	fuse_set_log_func(on_fuse_log);
@@ -85,7 +86,8 @@ int fuse_server_run(struct fuse_server *s)
 {
 	int r = s->transport->run(s);
 
-	fuse_session_unmount(s->session);
+	if (!s->elsewhere)
+		fuse_session_unmount(s->session);
 	s->mounted = false;
 	/* Positive: the signal that ended it, which is a way to be asked. */
 	return MIN(r, 0);
@@ -95,7 +97,7 @@ void fuse_server_free(struct fuse_server *s)
 {
 	if (!s)
 		return;
-	if (s->mounted)
+	if (s->mounted && !s->elsewhere)
 		fuse_session_unmount(s->session);
 	if (s->signals)
 		fuse_remove_signal_handlers(s->session);

@@ -23,6 +23,7 @@ struct fuse_server_options {
 	bool direct;		   /* cache=daemon: the kernel keeps no content */
 	unsigned threads;	   /* at most; 0: by the number of processors */
 	bool debug;		   /* every request on stderr */
+	bool elsewhere;		   /* mounted in another mount namespace, out of reach: the end doesn't unmount */
 };
 
 /* The strings are copied; the vfs must outlive the server. */

@@ -243,7 +243,7 @@ int image_dir_lookup(struct image *img, const struct image_inode *dir, const cha
 	struct image_dirent *ret)
 {
 	struct image_dir_iter it;
-	uint64_t group;
+	uint64_t group = 0;
 	int r;
 
 	if (len > PINFS_NAME_MAX)

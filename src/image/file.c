@@ -289,6 +289,9 @@ int image_xip_offset(struct image *img, const struct image_inode *i, uint64_t *r
 		return r;
 	if (b.codec != PINFS_CODEC_RAW || (img->info.offset + b.offset) % PINFS_PAGE_SIZE)
 		return map_damaged(img, i, "marked for execution in place, but not stored page aligned");
+	/* What is mapped must not show what lies behind the blocks; that they follow each other, fsck proves. */
+	if (i->size > img->info.data_end - b.offset)
+		return map_damaged(img, i, "marked for execution in place, but longer than what is stored");
 	*ret = img->info.offset + b.offset;
 	return 0;
 }

@@ -88,6 +88,9 @@ static int section_decode(const struct pinfs_section *s, unsigned i, const struc
 	if (o.filter > PINFS_FILTER_DELTA || (o.filter == PINFS_FILTER_DELTA && o.record_size % 4))
 		REFUSE(-EUCLEAN, "superblock: section %u has unknown filter %u", o.type, o.filter);
 	o.chunk_count = o.raw_size / o.chunk_size + !!(o.raw_size % o.chunk_size);
+	/* The chunk cache has 55 bits for a chunk's number, and one that tells index pages from chunks. */
+	if (o.chunk_count >> 55)
+		REFUSE(-EUCLEAN, "superblock: section %u has too many chunks", o.type);
 	if (o.index_pages != DIV_ROUND_UP(o.chunk_count, PINFS_INDEX_ENTRIES))
 		REFUSE(-EUCLEAN, "superblock: section %u has %ju index pages for %ju chunks", o.type,
 			(uintmax_t)o.index_pages, (uintmax_t)o.chunk_count);

@@ -43,9 +43,10 @@ struct pinfs_block *container_descriptor(struct container *c, const struct pinfs
 	return &((struct pinfs_index_page *)(c->data + at))->chunk[chunk % PINFS_INDEX_ENTRIES];
 }
 
-static void index_seal(struct container *c, const struct pinfs_section *s, uint64_t chunk)
+/* b: in the page. What was stored may have gone anywhere, also over the section's description. */
+static void index_seal(struct container *c, const struct pinfs_block *b)
 {
-	uint64_t at = pinfs_get64(s->index_offset) + chunk / PINFS_INDEX_ENTRIES * PINFS_PAGE_SIZE;
+	size_t at = (size_t)((const uint8_t *)b - c->data) & ~(size_t)(PINFS_PAGE_SIZE - 1);
 	struct pinfs_index_page *p = (void *)(c->data + at);
 
 	p->checksum = pinfs_put64(codec_checksum(p, offsetof(struct pinfs_index_page, checksum)));
@@ -158,7 +159,7 @@ bool container_store(struct container *c, struct pinfs_section *s, uint64_t chun
 		.raw = pinfs_put32((uint32_t)len | codec << PINFS_BLOCK_CODEC_SHIFT),
 		.checksum = pinfs_put64(codec_checksum(c->data + offset, stored)),
 	};
-	index_seal(c, s, chunk);
+	index_seal(c, b);
 	return true;
 }
 

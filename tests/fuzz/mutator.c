@@ -284,8 +284,8 @@ static bool pick_directory(struct container *c, struct fuzz_random *r, size_t li
 
 static void mutate_dirs(struct container *c, struct fuzz_random *r, uint8_t *raw, size_t len)
 {
-	size_t pos, dir_len;
-	uint32_t count;
+	size_t pos = 0, dir_len = 0;
+	uint32_t count = 0;
 
 	if (pinfs_get32(c->super->dir_restart) && pick_directory(c, r, len, &pos, &dir_len, &count))
 		mutate_entry(c, r, raw + pos, dir_len, count);
@@ -321,6 +321,8 @@ static size_t resize(struct container *c, struct fuzz_random *r, const struct pi
 {
 	size_t record = MAX(pinfs_get32(s->record_size), 1u), n;
 
+	if (record > len)
+		return len;
 	capacity -= capacity % record;
 	n = fuzz_chance(r, 50) ? len + record * fuzz_below(r, 16) : len - MIN(len, record * fuzz_below(r, 16));
 	n = MAX(MIN(n, capacity), record);

@@ -49,7 +49,7 @@ void remove_tree(const char *path);
 /* Runs fn in a child process; true if it came back (with must() it doesn't). */
 bool in_child(void (*fn)(void *context), void *context);
 
-/* Runs mkfs.pinfs (the environment's PINFS_MKFS) with -q -f and these arguments, up to NULL; returns its exit status. */
+/* Runs mkfs.pinfs (the environment's PINFS_MKFS, else the one of this build) with -q -f and these arguments, up to NULL; returns its exit status. */
 int mkfs(const char *arg, ...) __attribute__((sentinel));
 
 /*

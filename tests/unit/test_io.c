@@ -85,9 +85,9 @@ static void read_everywhere(enum io_engine engine, enum io_caching caching)
 			if (edges[i] + lengths[k] <= FILE_SIZE)
 				check_range(f, edges[i], lengths[k]);
 	for (unsigned i = 0; i < 500; i++) {
-		uint64_t offset = rng_below(&rng, FILE_SIZE);
+		uint64_t offset = rng_below(&rng, FILE_SIZE), len = rng_below(&rng, 1 << 17);
 
-		check_range(f, offset, MIN(rng_below(&rng, 1 << 17), FILE_SIZE - offset));
+		check_range(f, offset, MIN(len, FILE_SIZE - offset));
 	}
 	io_close(f);
 }
@@ -302,9 +302,9 @@ static void interrupted_and_short_reads_go_on(void **state)
 	struct rng rng = {4};
 
 	for (unsigned i = 0; i < 2000; i++) {
-		uint64_t offset = rng_below(&rng, FILE_SIZE);
+		uint64_t offset = rng_below(&rng, FILE_SIZE), len = rng_below(&rng, 5000);
 
-		check_range(f, offset, MIN(rng_below(&rng, 5000), FILE_SIZE - offset));
+		check_range(f, offset, MIN(len, FILE_SIZE - offset));
 	}
 	assert_true(faulty.calls > 4000);
 	io_close(f);
