@@ -209,7 +209,7 @@ static int check_super(struct fsck *f, unsigned which, struct pinfs_super *ret)
 		/* Not only different: then it is known which one is right, and the other can be made from it. */
 		f->report->super_damaged[which] =
 			codec_checksum(ret, offsetof(struct pinfs_super, checksum)) != pinfs_get64(ret->checksum);
-		return fsck_problem_caught(f, r, at, NULL) < 0 ? -ENOMEM : r;
+		return fsck_problem_caught(f, r, at, fsck_has_caught() ? NULL : "%s superblock", name) < 0 ? -ENOMEM : r;
 	}
 	what = super_reserved(ret);
 	if (what)

@@ -17,7 +17,7 @@ static const struct group {
 } groups[] = {
 	{"Mounting", {
 		{"mount", cmd_mount, "IMAGE DIR", "show what is in an image as a directory", "attach open"},
-		{"umount", cmd_umount, "DIR", "end that", "unmount detach close"},
+		{"umount", cmd_umount, "DIR", "take it away again", "unmount detach close"},
 	}},
 	{"Looking into an image without mounting it", {
 		{"ls", cmd_ls, "IMAGE [PATH]...", "list directories", "list dir ll tree find"},

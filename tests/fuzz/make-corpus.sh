@@ -126,8 +126,8 @@ PYTHON
 executable() {
 	t=$work/executable
 	mkdir -p "$t"
-	head -c 9000 /bin/sh >"$t/program"
-	head -c 4096 /bin/sh >"$t/page"
+	letters 9 5000 >"$t/program"
+	letters 10 4096 | head -c 4096 >"$t/page"
 	letters 8 200 >"$t/text"
 	chmod 755 "$t/program"
 }
@@ -150,5 +150,8 @@ image sparse-no-dedup sparse -b 16K --no-dedup --no-pack
 image xip executable -b 4K --xip=all
 image xip-large-blocks executable -b 16K --xip=program
 image empty empty
+# More chunks than the target's cache of chunks has room for.
+"$mkfs" -q -f -j1 --all-root -b 4K --xip=program "$work/kinds" "$work/attributes" "$work/names" "$work/many" "$work/sparse" \
+	"$work/executable" "$out/everything.pinfs"
 printf '#!/bin/sh\nexit 0\n' >"$work/runtime"
 image prepended executable -b 4K --prepend="$work/runtime"

@@ -368,6 +368,7 @@ class Run:
 
     def check_read(self):
         status, facts, problem = self.read([self.copy])
+        self.has_root = status == 0 and not is_error(facts.get(('inode', '/'), 'error '))
         if problem:
             yield problem
         elif status == 1:
@@ -413,6 +414,8 @@ class Run:
         yield from problems
         if facts is None:
             self.refused += 1
+            if self.has_root and not problems:
+                yield 'pinfs mount refuses what the image library can read'
         else:
             yield from wrong_facts(self.mounted_pristine, facts)
 
