@@ -82,6 +82,8 @@ static const char *hint(const struct extract *x, const char *what, int error)
 		return strstr(what, "owner") ? " (not a valid owner here; --no-same-owner does without)" : "";
 	case EOPNOTSUPP:
 		return strstr(what, "extended") ? " (not supported by the filesystem; --no-xattrs does without)" : "";
+	case ENOSYS:
+		return " (/proc is needed)";
 	case EFBIG:
 		return " (the filesystem there does not allow such a size)";
 	case EUCLEAN:

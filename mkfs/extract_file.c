@@ -28,7 +28,7 @@ struct file {
 	int fd;
 	bool final_mode;	/* made with the right owner and mode */
 	atomic_int error;	/* -errno of the first failure */
-	atomic_bool damaged;	/* some of its content can't be read */
+	atomic_int unreadable;	/* -errno of the first piece of content that can't be read */
 };
 
 /* A large file, shared by its segments. */
@@ -60,11 +60,12 @@ struct extract_job {
 
 /* ---- writing one file ---- */
 
-static void file_failed(struct file *f, int error)
+/* The first one is told. */
+static void note_error(atomic_int *where, int error)
 {
 	int none = 0;
 
-	atomic_compare_exchange_strong(&f->error, &none, error);
+	atomic_compare_exchange_strong(where, &none, error);
 }
 
 static int file_open(struct extract *x, struct file *f)
@@ -92,23 +93,23 @@ static void file_write(struct extract *x, struct content_reader *reader, struct 
 {
 	uint64_t at = start;
 
-	while (at < end && !f->error && (!f->damaged || x->options->keep_damaged)) {
+	while (at < end && !f->error && (!f->unreadable || x->options->keep_damaged)) {
 		struct content_piece piece;
 		int r = content_next(reader, f->inode, at, end, &piece);
 
 		if (extract_stopped(x)) {
-			file_failed(f, -EINTR);
+			note_error(&f->error, -EINTR);
 			return;
 		}
 		if (r < 0 || piece.error)
-			f->damaged = true;
+			note_error(&f->unreadable, r < 0 ? r : piece.error);
 		/* Nothing to be saved: the map is gone, or nobody wants what is left. */
 		if (r < 0 || (piece.error && !x->options->keep_damaged))
 			return;
 		if (piece.data) {
 			r = pwrite_all(f->fd, piece.data, piece.length, at);
 			if (r < 0) {
-				file_failed(f, r);
+				note_error(&f->error, r);
 				return;
 			}
 			extract_count(&x->stats.bytes, piece.length);
@@ -127,13 +128,14 @@ static void file_remove(struct extract *x, struct file *f)
 		f->link->failed = true;
 }
 
-static void file_damaged(struct extract *x, struct file *f)
+static void file_unreadable(struct extract *x, struct file *f)
 {
 	_cleanup_free_ char *path = extract_path(x, f->dir, f->name);
+	int error = f->unreadable;
 
 	extract_count(&x->stats.errors, 1);
 	extract_count(&x->stats.damaged, 1);
-	log_error("%s: damaged in the image; %s", path,
+	log_error("%s: %s in the image; %s", path, error == -EUCLEAN ? "damaged" : strerror(-error),
 		x->options->keep_damaged ? "zeros where it can't be read" : "not extracted");
 }
 
@@ -142,11 +144,11 @@ static void file_close(struct extract *x, struct file *f)
 {
 	int error = f->error;
 
-	if (f->damaged && !error)
-		file_damaged(x, f);
+	if (f->unreadable && !error)
+		file_unreadable(x, f);
 	if (error && error != -EINTR)
 		extract_fail(x, f->dir, f->name, "write", error);
-	if (error || (f->damaged && !x->options->keep_damaged)) {
+	if (error || (f->unreadable && !x->options->keep_damaged)) {
 		file_remove(x, f);
 		return;
 	}
@@ -185,10 +187,10 @@ static void small_write(struct extract *x, struct content_reader *reader, struct
 		return;
 	}
 	file_write(x, reader, f, 0, f->inode->size);
-	if (!f->error && (f->damaged || f->inode->layout == PINFS_LAYOUT_NONE ||
+	if (!f->error && (f->unreadable || f->inode->layout == PINFS_LAYOUT_NONE ||
 		(f->inode->layout == PINFS_LAYOUT_EXTENTS && ends_with_hole(x->image, f->inode))) &&
 		f->inode->size && ftruncate(f->fd, (off_t)f->inode->size) < 0)
-		file_failed(f, -errno);
+		note_error(&f->error, -errno);
 	file_close(x, f);
 }
 
@@ -375,7 +377,7 @@ static int segments_submit(struct extract *x, struct large *l)
 		if (r == -ENXIO)
 			break; /* the rest is a hole */
 		if (r < 0) {
-			l->file.damaged = true;
+			note_error(&l->file.unreadable, r);
 			break;
 		}
 		j = calloc(1, sizeof(*j));
@@ -418,7 +420,7 @@ static int large_add(struct extract *x, struct extract_dir *dir, const char *nam
 	else
 		r = segments_submit(x, l);
 	if (r < 0)
-		file_failed(&l->file, r);
+		note_error(&l->file.error, r);
 	large_put(x, l);
 	return 0;
 }

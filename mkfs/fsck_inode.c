@@ -465,6 +465,7 @@ struct xattr_walk {
 	struct fsck *f;
 	struct fsck_window *window;
 	uint64_t pos, end;
+	size_t names; /* bytes so far, as listxattr(2) counts them */
 	uint8_t name_len;
 	char name[PINFS_XATTR_NAME_MAX];
 	bool acl;
@@ -532,8 +533,14 @@ static int check_xattr_set(struct fsck *f, uint64_t pos, uint64_t limit, struct 
 	w.end = pos + pinfs_get32(d.size);
 	if (!fsck_section_readable(f, PINFS_SECTION_XATTRS, pos, w.end - pos))
 		return 0;
-	for (uint32_t i = 0; r == 0 && i < pinfs_get32(d.count); i++)
+	for (uint32_t i = 0; r == 0 && i < pinfs_get32(d.count); i++) {
 		r = check_xattr(&w, i == 0);
+		w.names += w.name_len + 1u;
+		if (w.names > PINFS_XATTR_LIST_MAX) {
+			xattr_problem(f, pos, "a set has more names than can be listed");
+			return MIN(r, 0);
+		}
+	}
 	if (r)
 		return MIN(r, 0);
 	pad_end = MIN(align_up(w.end, 8), limit);

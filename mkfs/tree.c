@@ -456,6 +456,31 @@ static int item_compare(const void *a, const void *b)
 	return strcmp(((const struct xattr_item *)a)->name, ((const struct xattr_item *)b)->name);
 }
 
+/* Some archives have each attribute in two dialects (bsdtar): of equal names, which are neighbours, one stays. */
+static void xattr_build_unique(struct xattr_build *b)
+{
+	size_t kept = 0;
+
+	for (size_t i = 0; i < b->count; i++) {
+		if (kept && !strcmp(b->items[kept - 1].name, b->items[i].name)) {
+			free(b->items[i].name);
+			free(b->items[i].value);
+		} else {
+			b->items[kept++] = b->items[i];
+		}
+	}
+	b->count = kept;
+}
+
+static size_t xattr_build_names(const struct xattr_build *b)
+{
+	size_t size = 0;
+
+	for (size_t i = 0; i < b->count; i++)
+		size += strlen(b->items[i].name) + 1;
+	return size;
+}
+
 static uint8_t *xattr_encode(struct xattr_build *b, size_t *ret_size)
 {
 	size_t size = sizeof(struct pinfs_xattr_set);
@@ -495,6 +520,11 @@ int tree_xattr_set(struct tree *t, struct inode *inode, struct xattr_build *b)
 	if (!b->count)
 		return 0;
 	qsort(b->items, b->count, sizeof(*b->items), item_compare);
+	xattr_build_unique(b);
+	if (xattr_build_names(b) > PINFS_XATTR_LIST_MAX) {
+		tree_warn(t, inode->name, "more than 64 KiB of names of attributes; all of them are left out");
+		return 0;
+	}
 	for (size_t i = 0; i < b->count; i++)
 		if (!strncmp(b->items[i].name, "system.posix_acl_", 17))
 			acl = true;

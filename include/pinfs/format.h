@@ -70,6 +70,7 @@ static inline pinfs_le64 pinfs_put64(uint64_t x)
 #define PINFS_SYMLINK_MAX 4095
 #define PINFS_XATTR_NAME_MAX 255
 #define PINFS_XATTR_VALUE_MAX 65536u
+#define PINFS_XATTR_LIST_MAX 65536u /* all names of one inode, each with a NUL: what listxattr(2) can return */
 #define PINFS_ROOT_INO 1
 #define PINFS_SECTIONS_MAX 48
 

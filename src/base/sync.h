@@ -6,10 +6,15 @@
  * Lock order, outermost first. A thread that holds a lock may only take locks further down.
  *
  *	cache shard (src/cache)		nothing is done under it but list and hash work
+ *	readahead streams (src/cache)	leaf
  *	readahead queue (src/cache)	leaf
+ *	memory events (src/cache)	leaf; waited on while a block of one's own is FILLING, with no other reference
+ *					than what cache_reserve() allows
+ *	reservations (src/cache)	leaf
  *	arena (src/cache)		leaf
  *	chunk cache (src/image)		leaf; never across I/O
  *	ring pool (src/io)		leaf
+ *	job queue (mkfs/extract_file.c)	leaf
  *	log				leaf
  *
  * No lock is held across I/O, decompression, a reply to the kernel or a wait for another thread's I/O.

@@ -363,6 +363,7 @@ int cache_mapping_new(struct cache *c, const struct cache_ops *ops, void *owner,
 	struct cache_mapping **ret)
 {
 	struct cache_mapping *m;
+	size_t limit;
 
 	assert(is_power_of_two(block_size) && block_size >= ARENA_PAGE_SIZE && block_size <= CACHE_BLOCK_MAX);
 	m = calloc(1, sizeof(*m));
@@ -379,13 +380,14 @@ int cache_mapping_new(struct cache *c, const struct cache_ops *ops, void *owner,
 	};
 	mutex_init(&m->stream_lock);
 	arena_raise_limit(&c->arena, 8u * (size_t)block_size);
+	limit = arena_limit(&c->arena);
 	mutex_lock(&c->reserve_lock);
 	/* Reservations count in blocks of the largest size; nobody has reserved any before the first mapping. */
 	if (m->order > c->max_order || !c->reserve_total) {
 		unsigned total;
 
 		c->max_order = MAX(c->max_order, m->order);
-		total = (unsigned)(arena_limit(&c->arena) >> (c->max_order + ARENA_PAGE_SHIFT));
+		total = (unsigned)(limit >> (c->max_order + ARENA_PAGE_SHIFT));
 		c->reserve_free = c->reserve_free + total - c->reserve_total;
 		c->reserve_total = total;
 	}

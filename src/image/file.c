@@ -28,11 +28,11 @@ int image_extent_get(struct image *img, uint64_t index, struct image_extent *ret
 }
 
 /*
- * The extent that covers file block lblk (*ret_found), or else the first one after it (*ret_found false; its
- * lblk is UINT64_MAX if there is none).
+ * The extent that covers file block lblk (*ret_found, and its number within the file), or else the first one after it
+ * (*ret_found false; its lblk is UINT64_MAX if there is none).
  */
 static int find_extent(struct image *img, const struct image_inode *i, uint64_t lblk, struct image_extent *ret,
-	bool *ret_found)
+	uint64_t *ret_number, bool *ret_found)
 {
 	uint64_t low = 0, high = i->arg0;
 	struct image_extent e, after = {.lblk = UINT64_MAX};
@@ -46,6 +46,7 @@ static int find_extent(struct image *img, const struct image_inode *i, uint64_t 
 			return r;
 		if (e.lblk <= lblk && lblk - e.lblk < e.count) {
 			*ret = e;
+			*ret_number = mid;
 			*ret_found = true;
 			return 0;
 		}
@@ -57,6 +58,7 @@ static int find_extent(struct image *img, const struct image_inode *i, uint64_t 
 		}
 	}
 	*ret = after;
+	*ret_number = low;
 	*ret_found = false;
 	return 0;
 }
@@ -64,7 +66,7 @@ static int find_extent(struct image *img, const struct image_inode *i, uint64_t 
 int image_map(struct image *img, const struct image_inode *i, uint64_t offset, struct image_map *ret)
 {
 	uint32_t bs = img->info.block_size;
-	uint64_t lblk = offset / bs, left = i->size - offset;
+	uint64_t lblk = offset / bs, left = i->size - offset, number;
 	struct image_extent e;
 	bool found;
 	int r;
@@ -92,7 +94,7 @@ int image_map(struct image *img, const struct image_inode *i, uint64_t offset, s
 		};
 		return 0;
 	case PINFS_LAYOUT_EXTENTS:
-		r = find_extent(img, i, lblk, &e, &found);
+		r = find_extent(img, i, lblk, &e, &number, &found);
 		if (r < 0)
 			return r;
 		if (found)
@@ -114,36 +116,66 @@ int image_map(struct image *img, const struct image_inode *i, uint64_t offset, s
 	}
 }
 
-int image_seek(struct image *img, const struct image_inode *i, uint64_t offset, bool hole, uint64_t *ret)
+/* The first byte after the extent and all those that follow it without a gap, one step for each. */
+static int run_end(struct image *img, const struct image_inode *i, const struct image_extent *e, uint64_t number,
+	uint64_t *ret)
+{
+	uint64_t end = e->lblk + e->count;
+
+	while (++number < i->arg0) {
+		struct image_extent next;
+		int r = image_extent_get(img, i->pos + number, &next);
+
+		if (r < 0)
+			return r;
+		if (next.lblk < end)
+			return map_damaged(img, i, "its extents are out of order");
+		if (next.lblk > end)
+			break;
+		end += next.count;
+	}
+	*ret = end * img->info.block_size;
+	return 0;
+}
+
+static int seek_extents(struct image *img, const struct image_inode *i, uint64_t offset, bool hole, uint64_t *ret)
 {
 	uint32_t bs = img->info.block_size;
+	uint64_t number = 0;
+	struct image_extent e;
+	bool found;
+	int r = find_extent(img, i, offset / bs, &e, &number, &found);
+
+	if (r < 0)
+		return r;
+	if (found != hole)
+		*ret = offset;
+	else if (found)
+		return run_end(img, i, &e, number, ret);
+	else
+		*ret = e.lblk == UINT64_MAX ? UINT64_MAX : e.lblk * bs;
+	return 0;
+}
+
+int image_seek(struct image *img, const struct image_inode *i, uint64_t offset, bool hole, uint64_t *ret)
+{
+	uint64_t at = 0;
+	int r = 0;
 
 	if (!S_ISREG(i->mode))
 		return -EINVAL;
 	if (offset >= i->size)
 		return -ENXIO;
-	while (offset < i->size) {
-		struct image_extent e;
-		bool found = i->layout != PINFS_LAYOUT_NONE;
-		uint64_t next = i->size;
-
-		if (i->layout == PINFS_LAYOUT_EXTENTS) {
-			int r = find_extent(img, i, offset / bs, &e, &found);
-
-			if (r < 0)
-				return r;
-			if (found || e.lblk != UINT64_MAX)
-				next = (e.lblk + (found ? e.count : 0)) * bs;
-		}
-		if (found != hole) {
-			*ret = offset;
-			return 0;
-		}
-		offset = next; /* always beyond offset, see find_extent() */
-	}
-	if (!hole)
+	if (i->layout == PINFS_LAYOUT_EXTENTS)
+		r = seek_extents(img, i, offset, hole, &at);
+	else
+		at = hole == (i->layout == PINFS_LAYOUT_NONE) ? offset : UINT64_MAX;
+	if (r < 0)
+		return r;
+	/* Behind the end there is one more hole, and no data. */
+	if (at >= i->size && !hole)
 		return -ENXIO;
-	*ret = i->size;
+	*ret = MIN(at, i->size);
 	return 0;
 }
 

@@ -6,8 +6,8 @@
  *
  * Everything that comes from the file is untrusted. It is decoded into the structs below, checked once, and only
  * then given out; raw on-disk structs never leave this folder. A wrong byte gives -EUCLEAN on what it hits and is
- * told to on_damage (where: byte in the image, and what was expected); a failed read gives -EIO or what the kernel
- * said. Output parameters are untouched on failure.
+ * told to on_damage (where: byte in the image, and what was expected); a failed read gives -EIO or -ENOMEM, and what
+ * the kernel said is told there. Output parameters are untouched on failure.
  *
  * Metadata is read when it is needed, in chunks that are checksummed, and kept in a bounded cache. All functions
  * are thread safe, sleep (they read), and are called without locks.

@@ -41,7 +41,7 @@ struct image {
 /* The one place where damage is raised: reports and returns -EUCLEAN. offset: byte in the image. */
 int image_damaged(struct image *image, uint64_t offset, const char *fmt, ...) _printf_(3, 4);
 
-/* io_read() of image bytes; a failed read is reported like damage but keeps its errno. */
+/* io_read() of image bytes; a failed read is reported like damage, and is -EIO or -ENOMEM. */
 int image_io_read(struct image *image, uint64_t offset, size_t len, struct io_span *ret);
 
 int chunk_cache_init(struct chunk_cache *cache, size_t bytes);

@@ -32,7 +32,8 @@ int image_io_read(struct image *image, uint64_t offset, size_t len, struct io_sp
 		snprintf(text, sizeof(text), "can't read %zu bytes: %s", len, strerror(-r));
 		image->options.on_damage(image->options.context, offset, text);
 	}
-	return r;
+	/* What a device says (ENODATA, ENXIO…) means something else to who asks for an attribute or for a hole. */
+	return r < 0 && r != -ENOMEM ? -EIO : r;
 }
 
 #define REFUSE(code, ...)                                        \
@@ -258,8 +259,6 @@ static int super_find(struct io_file *io, const struct image_options *options, u
 	if (io_size(io) == 0)
 		REFUSE(-EMEDIUMTYPE, "not a pinfs image: the file is empty");
 	r = super_read(io, base, &sb);
-	if (r < 0 && r != -EMEDIUMTYPE)
-		REFUSE(r, "can't read the superblock at offset %ju: %s", (uintmax_t)base, strerror(-r));
 	*ret_base = base;
 	*ret_backup = false;
 	if (r == 0 && (super_plausible(&sb) || options->no_verify)) {
@@ -267,12 +266,14 @@ static int super_find(struct io_file *io, const struct image_options *options, u
 		return 0;
 	}
 	if (trailer_find(io, &trailer_base, &trailer) && (automatic || trailer_base == base)) {
-		r = super_read(io, trailer_base, &sb);
+		/* Also where the first one can't be read: a dead sector is what the copy is for. */
+		*ret_backup = super_read(io, trailer_base, &sb) < 0 || !super_plausible(&sb);
 		*ret_base = trailer_base;
-		*ret_backup = r < 0 || !super_plausible(&sb);
 		*ret = *ret_backup ? trailer : sb;
 		return 0;
 	}
+	if (r < 0 && r != -EMEDIUMTYPE)
+		REFUSE(r, "can't read the superblock at offset %ju: %s", (uintmax_t)base, strerror(-r));
 	if (r == 0 && !memcmp(sb.magic, PINFS_MAGIC, PINFS_MAGIC_SIZE)) {
 		*ret = sb; /* damaged, and no copy: super_decode() says so */
 		return 0;

@@ -6,6 +6,7 @@ struct xattr_iter {
 	struct image *image;
 	uint64_t pos, end;
 	uint32_t left;
+	size_t names; /* bytes so far */
 };
 
 struct xattr_entry {
@@ -57,6 +58,9 @@ static int xattr_next(struct xattr_iter *it, struct xattr_entry *ret)
 		return r;
 	ret->name_len = d.name_len;
 	ret->value_size = pinfs_get32(d.value_size);
+	it->names += d.name_len + 1u;
+	if (it->names > PINFS_XATTR_LIST_MAX)
+		return xattr_damaged(it->image, it->pos, "a set has more names than can be listed");
 	if (!d.name_len || ret->value_size > PINFS_XATTR_VALUE_MAX ||
 		sizeof(d) + d.name_len + ret->value_size > it->end - it->pos)
 		return xattr_damaged(it->image, it->pos, "an attribute runs over the end of its set");

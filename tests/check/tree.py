@@ -47,7 +47,7 @@ with open('sparse', 'wb') as f:
         f.write(b'island')
     f.truncate(9 << 20)
 with open('hole', 'wb') as f:
-    f.truncate(1 << 34)
+    f.truncate(1 << 26)
 
 os.symlink('text 511', 'link')
 os.symlink('/nowhere/at all', 'dangling link')

@@ -96,6 +96,11 @@ def cases(secret):
     yield 'newline', tar(entry('a\nb', file)), (0,), {'/a\\012b': 'size 0'}
     yield 'large attribute', tar(entry('a', file, pax_headers={'SCHILY.xattr.user.x': 'v' * 65536})), (0,), {}
     yield 'too large attribute', tar(entry('a', file, pax_headers={'SCHILY.xattr.user.x': 'v' * 65537})), (2,), {}
+    # bsdtar writes each attribute both ways.
+    yield 'attribute twice', tar(entry('a', file, pax_headers={
+        'SCHILY.xattr.user.a': '1', 'LIBARCHIVE.xattr.user.a': 'MQ=='})), (0,), {}
+    yield 'more names of attributes than listxattr can return', tar(entry('a', file, pax_headers={
+        f'SCHILY.xattr.user.{"n" * 200}{k}': '' for k in range(400)})), (2,), {}
     yield 'sparse of 8 EiB - 1', tar(sparse((1 << 63) - 1, [])), (0,), {'/sparse': f'size {(1 << 63) - 1}'}
     yield 'sparse with data far away', tar(sparse(1 << 62, [(0, b'a' * 512), ((1 << 62) - 512, b'b' * 512)])), (0,), {
         '/sparse': f'size {1 << 62}'}

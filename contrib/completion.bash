@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: MIT
+# bash completion for pinfs: commands, options, images, and paths inside images.
+
+# Options come from the help of each command, so that they can't get out of date.
+_pinfs_options()
+{
+	"$1" help "$2" 2>/dev/null | grep -o -- '--[a-z][a-z-]*=\?' | sort -u
+}
+
+# Paths in the image $2 that begin with $3.
+_pinfs_paths()
+{
+	local dir=${3%"${3##*/}"} name
+
+	"$1" ls -lN "$2" "${dir:-/}" 2>/dev/null | sed -n 's/^\(.\).* [0-9-]\{10\} [0-9:]\{5\} \(.*\)/\1\2/p' |
+		while IFS= read -r name; do
+			case $name in
+			l*) name=${name#l} name=${name% -> *} ;;
+			d*) name=${name#d}/ ;;
+			*) name=${name#?} ;;
+			esac
+			[[ $dir$name == "$3"* ]] && printf '%s\n' "$dir$name"
+		done
+}
+
+# The words after the command that are neither options nor their values.
+_pinfs_operands()
+{
+	local i word skip=
+
+	operands=()
+	for ((i = 2; i < COMP_CWORD; i++)); do
+		word=${COMP_WORDS[i]}
+		if [[ $skip ]]; then
+			skip=
+		elif [[ $word == -[deoj] && ${COMP_WORDS[1]} =~ ^(extract|mount)$ ]]; then
+			skip=1
+			[[ $word == -d ]] && directory=1
+		elif [[ $word != -* ]]; then
+			operands+=("$word")
+		fi
+	done
+}
+
+_pinfs()
+{
+	local cur=${COMP_WORDS[COMP_CWORD]} command=${COMP_WORDS[1]} pinfs=$1 IFS=$'\n' directory='' operands=() want=''
+
+	COMPREPLY=()
+	if ((COMP_CWORD == 1)); then
+		mapfile -t COMPREPLY < <(compgen -W $'mount\numount\nls\ncat\ninfo\nextract\ndump\nhelp\n--help\n--version' -- "$cur")
+		return
+	fi
+	if [[ $command == help ]]; then
+		mapfile -t COMPREPLY < <(compgen -W $'mount\numount\nls\ncat\ninfo\nextract\ndump' -- "$cur")
+		return
+	fi
+	if [[ $cur == -* ]]; then
+		mapfile -t COMPREPLY < <(compgen -W "$(_pinfs_options "$pinfs" "$command")" -- "$cur")
+		[[ ${COMPREPLY[0]} == *= ]] && compopt -o nospace
+		return
+	fi
+	_pinfs_operands
+	case $command:${#operands[@]} in
+	umount:*) want=dir ;;
+	mount:1) want=dir ;;
+	extract:1) [[ $directory ]] && want=path || want=dir ;;
+	*:0) want=image ;;
+	ls:* | cat:* | extract:*) want=path ;;
+	esac
+	case $want in
+	dir)
+		compopt -o filenames
+		mapfile -t COMPREPLY < <(compgen -d -- "$cur")
+		;;
+	image)
+		compopt -o filenames
+		mapfile -t COMPREPLY < <(compgen -f -- "$cur")
+		;;
+	path)
+		compopt -o filenames -o nospace
+		mapfile -t COMPREPLY < <(_pinfs_paths "$pinfs" "${operands[0]}" "$cur")
+		;;
+	esac
+}
+complete -F _pinfs pinfs
