@@ -1,142 +1,171 @@
+#!/usr/bin/env bash
 # SPDX-License-Identifier: MIT
-# shellcheck shell=bash
-# Sourced by quickstart.sh and test.sh: installs what is missing with the distribution's package manager.
+# Installs what is missing to build pinfs, and with "test" also what its tests need.
 #
-#   deps_install core          what building, mounting and comparing need
-#   deps_install core tests    and what the tests need
-#   deps_fuse                  a usable /dev/fuse
+#   contrib/deps.sh [-n] build|quickstart|test|fuse...      -n: only say what would be installed
 #
-# Works as root, or with sudo. Where neither is to be had, or the package manager is unknown, it says what it would
-# have installed and returns 1.
+# fuse: opens /dev/fuse to ordinary users, as udev's rule of the package fuse3 does on a running system.
+#
+# Knows apt-get, dnf, pacman and zypper; uses sudo where it is not run as root. What is there already, from whatever
+# source, is not installed again. Elsewhere, and without sudo, it says what is needed and fails.
+set -euo pipefail
 
-# One line for each need: what shows that it is there, then the package's name for apt, dnf, pacman, zypper.
-#   cmd:NAME  a program;  pc:NAME  a pkg-config module;  opt: in front: the scripts do without it
-deps_table() {
-	cat <<'TABLE'
-core cmd:cc                gcc                  gcc                   gcc           gcc
-core cmd:make              libc6-dev            glibc-devel           make          glibc-devel
-core cmd:pkg-config        pkg-config           pkgconf-pkg-config    pkgconf       pkg-config
-core cmd:meson             meson                meson                 meson         meson
-core cmd:ninja             ninja-build          ninja-build           ninja         ninja
-core pc:fuse3              libfuse3-dev         fuse3-devel           fuse3         fuse3-devel
-core cmd:fusermount3       fuse3                fuse3                 fuse3         fuse3
-core pc:liburing           liburing-dev         liburing-devel        liburing      liburing-devel
-core pc:liblz4             liblz4-dev           lz4-devel             lz4           liblz4-devel
-core pc:libxxhash          libxxhash-dev        xxhash-devel          xxhash        xxhash-devel
-core pc:libarchive         libarchive-dev       libarchive-devel      libarchive    libarchive-devel
-core cmd:rsync             rsync                rsync                 rsync         rsync
-core cmd:file              file                 file                  file          file
-tests pc:cmocka            libcmocka-dev        libcmocka-devel       cmocka        libcmocka-devel
-tests cmd:python3          python3              python3               python        python3
-tests cmd:setfacl          acl                  acl                   acl           acl
-tests cmd:setfattr         attr                 attr                  attr          attr
-tests cmd:setcap           libcap2-bin          libcap                libcap        libcap-progs
-tests cmd:git              git                  git                   git           git
-tests cmd:sqlite3          sqlite3              sqlite                sqlite        sqlite3
-tests cmd:mkfs.ext4        e2fsprogs            e2fsprogs             e2fsprogs     e2fsprogs
-tests cmd:setpriv          util-linux           util-linux            util-linux    util-linux
-tests cmd:ps               procps               procps-ng             procps-ng     procps
-tests cmd:clang            clang                clang                 clang         clang
-tests opt:cmd:valgrind     valgrind             valgrind              valgrind      valgrind
-tests opt:libclang_rt      libclang-rt-dev      compiler-rt           compiler-rt   clang
-tests lib:libasan          gcc                  libasan               gcc           gcc
-tests lib:libubsan         gcc                  libubsan              gcc           gcc
-tests lib:libtsan          gcc                  libtsan               gcc           gcc
-TABLE
+# What is needed, how to see whether it is there, and its package by apt-get, dnf, pacman, zypper.
+# A check is a program's name, "pc:" and a pkg-config module, "file:" and a path, or "san:" and one of gcc's sanitizers.
+table() {
+	cat <<-'END'
+	build      gcc               gcc           gcc            gcc         gcc
+	build      meson             meson         meson          meson       meson
+	build      ninja             ninja-build   ninja-build    ninja       ninja
+	build      pkg-config        pkg-config    pkgconf-pkg-config pkgconf pkg-config
+	build      file:/usr/include/stdlib.h libc6-dev glibc-devel glibc     glibc-devel
+	build      file:/usr/include/linux/fs.h linux-libc-dev kernel-headers linux-api-headers linux-glibc-devel
+	build      pc:fuse3          libfuse3-dev  fuse3-devel    fuse3       fuse3-devel
+	build      pc:liburing       liburing-dev  liburing-devel liburing    liburing-devel
+	build      pc:liblz4         liblz4-dev    lz4-devel      lz4         liblz4-devel
+	build      pc:libxxhash      libxxhash-dev xxhash-devel   xxhash      xxhash-devel
+	build      pc:libarchive     libarchive-dev libarchive-devel libarchive libarchive-devel
+	build      fusermount3       fuse3         fuse3          fuse3       fuse3
+	quickstart rsync             rsync         rsync          rsync       rsync
+	quickstart python3           python3       python3        python      python3
+	test       rsync             rsync         rsync          rsync       rsync
+	test       python3           python3       python3        python      python3
+	test       pc:cmocka         libcmocka-dev libcmocka-devel cmocka     libcmocka-devel
+	test       setfattr          attr          attr           attr        attr
+	test       setfacl           acl           acl            acl         acl
+	test       setcap            libcap2-bin   libcap         libcap      libcap-progs
+	test       setpriv           util-linux    util-linux     util-linux  util-linux
+	test       mkfs.ext4         e2fsprogs     e2fsprogs      e2fsprogs   e2fsprogs
+	test       tar               tar           tar            tar         tar
+	test       git               git           git-core       git         git-core
+	test       sqlite3           sqlite3       sqlite         sqlite      sqlite3
+	test       san:address       gcc           libasan        gcc-libs    libasan8
+	test       san:undefined     gcc           libubsan       gcc-libs    libubsan1
+	test       san:thread        gcc           libtsan        gcc-libs    libtsan2
+	END
 }
 
-deps_have() {
+say() { printf 'deps: %s\n' "$*" >&2; }
+
+there() {
 	case $1 in
-	opt:*) deps_have "${1#opt:}" ;;
-	cmd:make) [ -e /usr/include/stdio.h ] ;; # the C library's headers, whatever they come with
-	cmd:*) command -v "${1#cmd:}" >/dev/null 2>&1 || [ -x "/usr/sbin/${1#cmd:}" ] || [ -x "/sbin/${1#cmd:}" ] ;;
-	pc:*) command -v pkg-config >/dev/null 2>&1 && pkg-config --exists "${1#pc:}" ;;
-	lib:*) command -v cc >/dev/null 2>&1 && [ "$(cc -print-file-name="${1#lib:}.so")" != "${1#lib:}.so" ] ;;
-	libclang_rt) compgen -G '/usr/lib/clang/*/lib/*/libclang_rt.fuzzer*' >/dev/null ||
-		compgen -G '/usr/lib/llvm-*/lib/clang/*/lib/linux/libclang_rt.fuzzer*' >/dev/null ;;
+	pc:*) pkg-config --exists "${1#pc:}" 2>/dev/null ;;
+	file:*) [[ -e ${1#file:} ]] ;;
+	san:*) gcc "-fsanitize=${1#san:}" -x c -o /dev/null - <<<'int main(void) { return 0; }' 2>/dev/null ;;
+	# Tools of the system administrator are not on everybody's path.
+	*) PATH=$PATH:/usr/sbin:/sbin command -v "$1" >/dev/null ;;
 	esac
 }
 
-deps_manager() {
-	local m
-	for m in apt-get dnf pacman zypper; do
-		command -v "$m" >/dev/null 2>&1 && { echo "$m"; return; }
-	done
-	echo none
+# Sets missing (checks) and packages, for the groups given and column $manager of the table.
+find_missing() {
+	local column=$1 group check pkg
+	shift
+	missing=() packages=()
+	while read -r group check apt dnf pacman zypper; do
+		[[ " $* " == *" $group "* ]] || continue
+		there "$check" && continue
+		case $column in
+		apt-get) pkg=$apt ;;
+		dnf) pkg=$dnf ;;
+		pacman) pkg=$pacman ;;
+		zypper) pkg=$zypper ;;
+		*) pkg=${check##*:} ;;
+		esac
+		missing+=("${check#*:}")
+		[[ " ${packages[*]-} " == *" $pkg "* ]] || packages+=("$pkg")
+	done < <(table)
 }
 
-# As root, or through sudo; 1 where neither is possible.
-deps_root() {
-	if [ "$(id -u)" = 0 ]; then
+as_root() {
+	if ((EUID == 0)); then
 		"$@"
-	elif command -v sudo >/dev/null 2>&1; then
-		sudo "$@"
 	else
-		echo "$0: needs root for: $*" >&2
-		return 1
+		sudo -- "$@"
 	fi
 }
 
-# Names of the missing packages for column $1 of the table in the groups $2…
-deps_missing() {
-	local column=$1 group need p1 p2 p3 p4 packages=()
-	shift
-	while read -r group need p1 p2 p3 p4; do
-		case " $* " in *" $group "*) ;; *) continue ;; esac
-		deps_have "$need" && continue
-		local names=("$p1" "$p2" "$p3" "$p4")
-		packages+=("${names[column]}")
-	done < <(deps_table)
-	[ ${#packages[@]} = 0 ] || printf '%s\n' "${packages[@]}" | sort -u | tr '\n' ' '
-}
-
-deps_install() {
-	local manager missing
-	manager=$(deps_manager)
-	case $manager in
-	apt-get) missing=$(deps_missing 0 "$@") ;;
-	dnf) missing=$(deps_missing 1 "$@") ;;
-	pacman) missing=$(deps_missing 2 "$@") ;;
-	zypper) missing=$(deps_missing 3 "$@") ;;
-	none)
-		missing=$(deps_missing 0 "$@")
-		[ -z "$missing" ] && return 0
-		echo "$0: no package manager that this script knows (apt-get, dnf, pacman, zypper)." >&2
-		echo "Install these (Debian's names), then run it again: $missing" >&2
-		return 1
-		;;
-	esac
-	[ -z "$missing" ] && return 0
-	echo "installing with $manager: $missing"
-	# The names are single words from the table above.
-	# shellcheck disable=SC2086
+install_packages() {
 	case $manager in
 	apt-get)
-		deps_root env DEBIAN_FRONTEND=noninteractive apt-get update -qq &&
-			deps_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
-				$missing >/dev/null
+		# The lists of a fresh system are empty or old.
+		as_root apt-get update -q
+		as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends "$@"
 		;;
-	dnf) deps_root dnf install -y -q $missing ;;
-	pacman) deps_root pacman -Sy --needed --noconfirm $missing >/dev/null ;;
-	zypper) deps_root zypper --quiet --non-interactive install $missing ;;
-	esac || {
-		echo "$0: could not install: $missing" >&2
-		return 1
-	}
+	dnf) as_root dnf install -y "$@" ;;
+	pacman) as_root pacman -Sy --noconfirm --needed "$@" ;;
+	zypper) as_root zypper --non-interactive install --no-recommends "$@" ;;
+	esac
 }
 
-deps_fuse() {
-	if [ ! -e /dev/fuse ]; then
-		deps_root modprobe fuse 2>/dev/null || true
-	fi
-	if [ ! -e /dev/fuse ]; then
-		echo "$0: there is no /dev/fuse: load the module (modprobe fuse), or give it to this container" \
-			"(--device /dev/fuse)" >&2
+open_fuse() {
+	[[ -e /dev/fuse ]] || as_root modprobe fuse 2>/dev/null || :
+	if [[ ! -e /dev/fuse ]]; then
+		say "there is no /dev/fuse. As root: modprobe fuse (in a container: start it with --device /dev/fuse)"
 		return 1
 	fi
-	if [ ! -r /dev/fuse ] || [ ! -w /dev/fuse ]; then
-		# What udev does on a running system; a chroot has no udev.
-		echo "/dev/fuse is not open to ordinary users; as udev's rules do: chmod 666 /dev/fuse"
-		deps_root chmod 666 /dev/fuse
+	[[ ! -r /dev/fuse || ! -w /dev/fuse || $(stat -c %a /dev/fuse) != *66 ]] || return 0
+	say "/dev/fuse is not open to ordinary users: chmod 666 /dev/fuse"
+	as_root chmod 666 /dev/fuse || [[ -r /dev/fuse && -w /dev/fuse ]]
+}
+
+main() {
+	local dry=false fuse=false groups=() g
+	for g; do
+		case $g in
+		-n | --dry-run) dry=true ;;
+		build | quickstart | test) groups+=("$g") ;;
+		fuse) fuse=true ;;
+		*)
+			sed -n '3,11s/^# \{0,1\}//p' "$0"
+			[[ $g == -h || $g == --help ]] && exit 0
+			exit 2
+			;;
+		esac
+	done
+	if $fuse; then
+		$dry || open_fuse || exit 1
+		((${#groups[@]})) || exit 0
+	fi
+	((${#groups[@]})) || groups=(build)
+
+	manager=
+	for g in apt-get dnf pacman zypper; do
+		if command -v "$g" >/dev/null; then
+			manager=$g
+			break
+		fi
+	done
+	find_missing "$manager" "${groups[@]}"
+	if ((${#missing[@]} == 0)); then
+		$dry && say "nothing is missing"
+		return 0
+	fi
+	if [[ -z $manager ]]; then
+		say "no apt-get, dnf, pacman or zypper here. Please install what provides these, and run this again:"
+		say "  ${missing[*]}"
+		exit 1
+	fi
+	if $dry; then
+		say "would install with $manager: ${packages[*]}"
+		return 0
+	fi
+	if ((EUID)) && ! command -v sudo >/dev/null; then
+		say "these packages are missing, and there is no sudo to install them. As root, please:"
+		say "  $manager install ${packages[*]}"
+		exit 1
+	fi
+	say "installing with $manager: ${packages[*]}"
+	if ! install_packages "${packages[@]}"; then
+		say "$manager failed; needed are: ${packages[*]}"
+		exit 1
+	fi
+	hash -r
+	find_missing "$manager" "${groups[@]}"
+	if ((${#missing[@]})); then
+		say "still missing: ${missing[*]}. Please install what provides them, and run this again."
+		exit 1
 	fi
 }
+
+main "$@"

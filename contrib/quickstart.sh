@@ -70,8 +70,7 @@ table() {
 say 'What is missing'
 "$here/contrib/deps.sh" build quickstart
 echo 'nothing'
-[[ -e /dev/fuse ]] || fail 'there is no /dev/fuse. As root: modprobe fuse (in a container: start it with --device /dev/fuse)'
-[[ -r /dev/fuse && -w /dev/fuse ]] || fail '/dev/fuse is not open to you. As root: chmod 666 /dev/fuse'
+"$here/contrib/deps.sh" fuse || fail 'without /dev/fuse nothing can be mounted'
 
 say "Building in $build"
 if [[ -e $build/build.ninja ]]; then
