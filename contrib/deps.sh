@@ -4,7 +4,7 @@
 #
 #   contrib/deps.sh [-n] build|quickstart|test|fuse...      -n: only say what would be installed
 #
-# fuse: opens /dev/fuse to ordinary users, as udev's rule of the package fuse3 does on a running system.
+# fuse: what a running system has and a bare chroot may not: /dev/fuse open to ordinary users, and /etc/mtab.
 #
 # Knows apt-get, dnf, pacman and zypper; uses sudo where it is not run as root. What is there already, from whatever
 # source, is not installed again. Elsewhere, and without sudo, it says what is needed and fails.
@@ -103,6 +103,11 @@ open_fuse() {
 	if [[ ! -e /dev/fuse ]]; then
 		say "there is no /dev/fuse. As root: modprobe fuse (in a container: start it with --device /dev/fuse)"
 		return 1
+	fi
+	# Bare chroots have none; fusermount3 mounts without it, and then can't unmount.
+	if [[ ! -e /etc/mtab ]]; then
+		say "there is no /etc/mtab, which fusermount3 reads: ln -s ../proc/self/mounts /etc/mtab"
+		as_root ln -sf ../proc/self/mounts /etc/mtab || return 1
 	fi
 	[[ ! -r /dev/fuse || ! -w /dev/fuse || $(stat -c %a /dev/fuse) != *66 ]] || return 0
 	say "/dev/fuse is not open to ordinary users: chmod 666 /dev/fuse"
