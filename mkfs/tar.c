@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* A source that is an archive: tar in all its dialects (and whatever else libarchive reads), in one pass. */
+/* A source that is an archive: tar in all its dialects, cpio, zip, 7z, ISO 9660; in one pass. */
 #include "mkfs/mkfs.h"
 
 #include "base/log.h"
@@ -17,8 +17,10 @@ int tar_read(struct tree *tree, struct pack *pack, struct progress *progress)
 
 #include <archive.h>
 #include <archive_entry.h>
+#include <grp.h>
 #include <linux/posix_acl.h>
 #include <linux/posix_acl_xattr.h>
+#include <pwd.h>
 
 struct tar {
 	struct tree *tree;
@@ -219,8 +221,34 @@ static int store_content(struct tar *t, struct archive_entry *e, struct inode *i
 
 /* ---- attributes ---- */
 
+/* GNU tar writes names without numbers: what they mean is up to this machine, as when tar extracts. */
+static bool acl_id(int tag, int qual, const char *name, uint32_t *ret)
+{
+	const struct passwd *p;
+	const struct group *g;
+
+	if (tag != ARCHIVE_ENTRY_ACL_USER && tag != ARCHIVE_ENTRY_ACL_GROUP) {
+		*ret = UINT32_MAX;
+		return true;
+	}
+	if (qual != -1) {
+		*ret = (uint32_t)qual;
+		return true;
+	}
+	if (!name)
+		return false;
+	if (tag == ARCHIVE_ENTRY_ACL_USER) {
+		p = getpwnam(name);
+		*ret = p ? p->pw_uid : 0;
+		return p;
+	}
+	g = getgrnam(name);
+	*ret = g ? g->gr_gid : 0;
+	return g;
+}
+
 /* archive_entry's ACL → the kernel's binary form of system.posix_acl_*. */
-static int add_acl(struct tar *t, struct archive_entry *e, int type, const char *name)
+static int add_acl(struct tar *t, struct archive_entry *e, int type, const char *name, const struct inode *inode)
 {
 	static const struct {
 		int tag, value;
@@ -253,12 +281,16 @@ static int add_acl(struct tar *t, struct archive_entry *e, int type, const char 
 
 		archive_entry_acl_reset(e, type);
 		while (archive_entry_acl_next(e, type, &etype, &perm, &tag, &qual, &qname) == ARCHIVE_OK) {
-			uint32_t id = tags[k].value == ACL_USER || tags[k].value == ACL_GROUP ? (uint32_t)qual :
-												 UINT32_MAX;
 			int at = n;
+			uint32_t id;
 
 			if (tag != tags[k].tag || n == count)
 				continue;
+			if (!acl_id(tag, qual, qname, &id)) {
+				tree_warn(t->tree, inode->name, "its ACL names '%.64s', whom this system does not "
+					"know; the ACL is left out", qname ? qname : "nobody");
+				return 0;
+			}
 			for (; at > first && le32toh(items[at - 1].id) > id; at--)
 				items[at] = items[at - 1];
 			items[at] = (struct acl_item){htole16((uint16_t)tags[k].value), htole16((uint16_t)(perm & 7)),
@@ -271,6 +303,7 @@ static int add_acl(struct tar *t, struct archive_entry *e, int type, const char 
 
 static int set_xattrs(struct tar *t, struct archive_entry *e, struct inode *inode)
 {
+	bool access = false, other = false; /* ACLs that came as the attributes that they are */
 	const char *name;
 	const void *value;
 	size_t size;
@@ -280,18 +313,20 @@ static int set_xattrs(struct tar *t, struct archive_entry *e, struct inode *inod
 		return 0;
 	archive_entry_xattr_reset(e);
 	while (r == 0 && archive_entry_xattr_next(e, &name, &value, &size) == ARCHIVE_OK) {
-		if (!name || !strncmp(name, "system.posix_acl_", 17))
-			continue; /* comes as ACL */
+		if (!name)
+			continue;
+		access |= !strcmp(name, "system.posix_acl_access");
+		other |= !strcmp(name, "system.posix_acl_default");
 		if (strlen(name) > PINFS_XATTR_NAME_MAX || size > PINFS_XATTR_VALUE_MAX) {
 			tree_warn(t->tree, inode->name, "attribute '%.64s' is too long; it is left out", name);
 			continue;
 		}
 		r = xattr_build_add(&t->build, name, value, size);
 	}
-	if (r == 0)
-		r = add_acl(t, e, ARCHIVE_ENTRY_ACL_TYPE_ACCESS, "system.posix_acl_access");
-	if (r == 0)
-		r = add_acl(t, e, ARCHIVE_ENTRY_ACL_TYPE_DEFAULT, "system.posix_acl_default");
+	if (r == 0 && !access)
+		r = add_acl(t, e, ARCHIVE_ENTRY_ACL_TYPE_ACCESS, "system.posix_acl_access", inode);
+	if (r == 0 && !other)
+		r = add_acl(t, e, ARCHIVE_ENTRY_ACL_TYPE_DEFAULT, "system.posix_acl_default", inode);
 	if (r == 0)
 		r = tree_xattr_set(t->tree, inode, &t->build);
 	xattr_build_clear(&t->build);
@@ -479,7 +514,13 @@ static int open_archive(struct tar *t)
 	if (!t->archive)
 		return -ENOMEM;
 	archive_read_support_filter_all(t->archive);
-	archive_read_support_format_all(t->archive);
+	/* Not all that libarchive knows: an mtree, for example, only describes files, and they would come out as zeroes. */
+	archive_read_support_format_tar(t->archive);
+	archive_read_support_format_gnutar(t->archive);
+	archive_read_support_format_cpio(t->archive);
+	archive_read_support_format_zip(t->archive);
+	archive_read_support_format_7zip(t->archive);
+	archive_read_support_format_iso9660(t->archive);
 	if (archive_read_open_filename(t->archive, strcmp(from, "-") ? from : NULL, 1u << 17) != ARCHIVE_OK)
 		return archive_error_said(t);
 	return 0;
@@ -495,8 +536,13 @@ static int read_entries(struct tar *t)
 			return 0;
 		if (a < ARCHIVE_WARN)
 			return archive_error_said(t);
-		if (a == ARCHIVE_WARN)
-			log_warning("archive: %s", archive_error_string(t->archive));
+		/* Names are taken as the bytes that they are; libarchive would also like to translate them. */
+		if (a == ARCHIVE_WARN) {
+			const char *why = archive_error_string(t->archive);
+
+			if (why && !strstr(why, "can't be converted"))
+				log_warning("archive: %s", why);
+		}
 		r = one_entry(t, e);
 		if (r < 0) {
 			if (r == -ENOMEM)

@@ -216,7 +216,7 @@ static void inode_set_stat(struct tree *t, struct inode *i, const struct stat *s
 {
 	const struct mkfs_options *o = t->options;
 
-	i->mode = st->st_mode;
+	i->mode = st->st_mode & (S_IFMT | 07777); /* a damaged archive may have more */
 	i->uid = map_id(st->st_uid, o->set_uid, o->uid, o->uid_maps, o->uid_map_count);
 	i->gid = map_id(st->st_gid, o->set_gid, o->gid, o->gid_maps, o->gid_map_count);
 	i->mtime_sec = st->st_mtim.tv_sec;

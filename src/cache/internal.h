@@ -83,7 +83,7 @@ struct cache {
 	struct cond memory_freed;
 	uint64_t memory_events;	    /* memory_lock */
 	atomic_uint memory_waiters;
-	atomic_uint next_shard;	    /* where the next eviction begins */
+	atomic_uint next_shard[2];  /* where the next eviction begins; of cold blocks: [1] */
 	atomic_size_t cold_bytes;
 
 	/* Admission: see cache_reserve(). */

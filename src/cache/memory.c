@@ -52,19 +52,18 @@ static struct cache_block *sieve_victim_locked(struct shard *s)
 	return NULL;
 }
 
-/* Evicts one block from any shard. */
-static bool evict_one(struct cache *c, bool cold_only)
+/* Evicts one block from any shard: a cold one, or the one that its SIEVE chooses. */
+static bool evict_one(struct cache *c, bool cold)
 {
-	unsigned start = atomic_fetch_add_explicit(&c->next_shard, 1, memory_order_relaxed);
+	/* Two counters: each visits all shards in turn, whatever the other does. */
+	unsigned start = atomic_fetch_add_explicit(&c->next_shard[cold], 1, memory_order_relaxed);
 
 	for (unsigned i = 0; i < SHARDS; i++) {
 		struct shard *s = &c->shards[(start + i) % SHARDS];
 		struct cache_block *b;
 
 		mutex_lock(&s->lock);
-		b = cold_victim_locked(c, s);
-		if (!b && !cold_only)
-			b = sieve_victim_locked(s);
+		b = cold ? cold_victim_locked(c, s) : sieve_victim_locked(s);
 		if (b)
 			block_evict_locked(c, s, b);
 		mutex_unlock(&s->lock);
@@ -92,7 +91,7 @@ static uint32_t memory_try(struct cache *c, unsigned order)
 	}
 	for (;;) {
 		page = arena_alloc(&c->arena, order, ARENA_FRESH, 0);
-		if (page != ARENA_NONE || !evict_one(c, false))
+		if (page != ARENA_NONE || (!evict_one(c, true) && !evict_one(c, false)))
 			return page;
 	}
 }

@@ -19,7 +19,6 @@
 #include <sys/prctl.h>
 #include <sys/statfs.h>
 #include <sys/syscall.h>
-#include <sys/sysmacros.h>
 #include <sys/wait.h>
 
 #include "base/log.h"
@@ -239,8 +238,12 @@ static int daemon_run(struct mount *m, int ready)
 	}
 	if (ready >= 0) {
 		detach(m);
-		if (write(ready, "", 1) < 0)
-			log_debug("the mount command is gone");
+		if (write(ready, "", 1) < 0) {
+			/* The command was interrupted: the user doesn't want this mount. */
+			fuse_server_free(server);
+			vfs_free(vfs);
+			return MOUNT_USER;
+		}
 		close(ready);
 	}
 	r = fuse_server_run(server);
@@ -253,27 +256,19 @@ static int daemon_run(struct mount *m, int ready)
 
 /* ---- the command ---- */
 
-/* Everything from fd 3 on: the daemon must not hold open what a script had open. */
+/* Everything from fd 3 on: the daemon must not hold open what a script had open. And 0 to 2 must not be free. */
 static void close_others(void)
 {
+	int fd;
+
 #ifdef SYS_close_range
 	syscall(SYS_close_range, 3u, ~0u, 0u);
 #endif
-}
-
-/* The kernel reads ahead 128 KiB; with more it asks for whole blocks. Only root may say so; others go without. */
-static void raise_kernel_readahead(dev_t dev)
-{
-	char path[64];
-	int fd;
-
-	snprintf(path, sizeof(path), "/sys/class/bdi/%u:%u/read_ahead_kb", major(dev), minor(dev));
-	fd = open(path, O_WRONLY | O_CLOEXEC);
-	if (fd < 0)
-		return;
-	if (write(fd, "1024", 4) < 0)
-		log_debug("can't write to %s", path);
-	close(fd);
+	do {
+		fd = open("/dev/null", O_RDWR | O_CLOEXEC);
+	} while (fd >= 0 && fd <= STDERR_FILENO);
+	if (fd >= 0)
+		close(fd);
 }
 
 /* Waits until the daemon is ready or gone; then asks the mount. */
@@ -290,11 +285,8 @@ static int wait_ready(const struct mount *m, pid_t daemon, int ready)
 	} while (n < 0 && errno == EINTR);
 	if (n == 1 && namespace_enter(m, m->namespace_fd) == 0) {
 		/* Answered by the daemon; if that dies, the kernel answers in its place. */
-		if (statfs(m->point, &fs) == 0 && stat(m->point, &st) == 0) {
-			if (geteuid() == 0)
-				raise_kernel_readahead(st.st_dev);
+		if (statfs(m->point, &fs) == 0 && stat(m->point, &st) == 0)
 			return MOUNT_OK;
-		}
 		log_error("%s is mounted, but does not answer: %s; the system log may say why", m->dir, strerror(errno));
 	}
 	if (n == 1)

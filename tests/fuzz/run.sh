@@ -55,7 +55,7 @@ for t in $targets; do
 	ret=0
 	ASAN_OPTIONS=detect_leaks=1:allocator_may_return_null=0 UBSAN_OPTIONS=print_stacktrace=1 \
 		"$build/tests/fuzz/fuzz-$t" -max_total_time="$seconds" -max_len=262144 -len_control=0 -timeout=10 \
-		-rss_limit_mb=1024 -malloc_limit_mb=128 -print_final_stats=1 -artifact_prefix="$found/" \
+		-rss_limit_mb=2048 -malloc_limit_mb=128 -print_final_stats=1 -artifact_prefix="$found/" \
 		"$corpus/$t" "$corpus/made" "$here/seeds" "$here/crashes/$t" >"$log" 2>&1 || ret=$?
 	grep -E '^(#[0-9]+.*DONE|stat::)' "$log" | sed "s/^/$t: /" || :
 	if [ $ret -ne 0 ]; then

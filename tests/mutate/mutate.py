@@ -412,6 +412,8 @@ class Run:
         self.mounts += 1
         problems, facts = self.mounted()
         yield from problems
+        if problems and not facts:
+            return
         if facts is None:
             self.refused += 1
             if self.has_root and not problems:

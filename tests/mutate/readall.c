@@ -390,7 +390,8 @@ static void dir_names(const char *root, const char *path, const char *real)
 		error = -errno;
 		closedir(d);
 	}
-	qsort(names, count, sizeof(*names), compare_names);
+	if (count)
+		qsort(names, count, sizeof(*names), compare_names);
 	for (size_t i = 0; i < count; i++) {
 		_cleanup_free_ char *child = join(path, names[i]);
 

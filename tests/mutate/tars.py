@@ -36,11 +36,11 @@ def tar(*entries, fmt=tarfile.PAX_FORMAT):
     return out.getvalue()
 
 
-def raw_entry(name, size_field, data=b'', kind=b'0'):
-    """A ustar header with a size field of one's own."""
+def raw_entry(name, size_field, data=b'', kind=b'0', mode=b'0000644\0'):
+    """A ustar header with fields of one's own."""
     h = bytearray(512)
     h[0:len(name)] = name
-    h[100:108], h[108:116], h[116:124] = b'0000644\0', b'0000000\0', b'0000000\0'
+    h[100:108], h[108:116], h[116:124] = mode, b'0000000\0', b'0000000\0'
     h[124:136], h[136:148], h[156:157] = size_field, b'07346545000\0', kind
     h[257:265] = b'ustar\00000'
     h[148:156] = b' ' * 8
@@ -115,6 +115,9 @@ def cases(secret):
     yield 'no name', raw_entry(b'', b'00000000000\0') + bytes(1024), (0, 1), {}
     yield 'device numbers', tar(entry('d', tarfile.CHRTYPE, devmajor=2097151, devminor=2097151)), (0,), {
         '/d': 'device 2097151:2097151'}
+    yield 'negative mode', raw_entry(b'a', b'00000000000\0', mode=b'\xff\xff\xff\xff\xff\xff\x81\xa4') + bytes(1024), (
+        0, 1, 2), {}
+    yield 'mode with more bits', raw_entry(b'a', b'00000000000\0', mode=b'\xb5000644\0') + bytes(1024), (0, 1, 2), {}
     yield 'noise', random.Random(1).randbytes(65536), (1,), {}
     yield 'an mtree that wants a file of ours', b'#mtree\n./f type=file size=200 contents=%s\n' % secret.encode(), (0, 1), {}
     yield 'an mtree that wants a file of ours, by name', b'#mtree\n.%s type=file size=200\n' % secret.encode(), (0, 1), {}
