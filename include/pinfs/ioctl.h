@@ -18,8 +18,7 @@
 struct pinfs_ioc_info {
 	uint32_t size;	      /* in: sizeof(struct pinfs_ioc_info); out: bytes that are valid */
 	uint32_t abi_version; /* PINFS_ABI_VERSION */
-	uint32_t pid;	      /* of the daemon in its own PID namespace; 0 if the caller isn't in that namespace or a
-				 descendant of it cannot be told */
+	uint32_t pid;	      /* of the daemon, in its own PID namespace; 0 if the caller can't be seen from there */
 	uint32_t writable;    /* 0: read-only */
 	uint8_t uuid[16];     /* of the image */
 	uint64_t image_offset; /* of the image in its file */

@@ -28,7 +28,7 @@
 
 struct mount {
 	struct mount_options options;
-	bool foreground, debug, fake, verbose, sloppy, helper;
+	bool foreground, debug, fake, sloppy, helper;
 	const char *source, *dir, *namespace;
 	char image[PATH_MAX], point[PATH_MAX]; /* absolute */
 	int log_fd, namespace_fd, home_fd;     /* -1: none */
@@ -61,11 +61,9 @@ static void mount_help(void)
 	     "In /etc/fstab:  /srv/data.pinfs  /mnt/data  pinfs  noauto,user  0  0");
 }
 
-static int usage(const char *command)
+static void usage(void)
 {
-	if (command)
-		fprintf(stderr, "Try 'pinfs mount --help'.\n");
-	return MOUNT_USAGE;
+	fputs("Try 'pinfs mount --help'.\n", stderr);
 }
 
 /* ---- the daemon ---- */
@@ -477,12 +475,12 @@ int cmd_mount(int argc, char **argv)
 			status = MOUNT_OK;
 			goto out;
 		default:
-			usage(argv[0]);
+			usage();
 			goto out;
 		}
 	}
 	if (take_arguments(m, argc, argv) < 0)
-		usage(argv[0]);
+		usage();
 	else
 		status = do_mount(m);
 out:
@@ -533,7 +531,7 @@ int mount_helper_main(int argc, char **argv)
 			status = MOUNT_OK;
 			goto out;
 		default:
-			usage(argv[0]);
+			usage();
 			goto out;
 		}
 		if (count == ARRAY_SIZE(options))

@@ -31,7 +31,7 @@ static void umount_help(void)
 	     "Ends what 'pinfs mount' began; returns when the daemon is gone and the image is closed.\n"
 	     "\n"
 	     "  -l, --lazy     take DIR away now, end when nobody uses it any more; doesn't wait\n"
-	     "  -f, --force    fail what programs are still reading (root only)\n"
+	     "  -f, --force    fail what programs are still reading, don't wait for the daemon (root only)\n"
 	     "  -q, --quiet    say nothing where DIR isn't mounted, and call that success\n"
 	     "  -h, --help     this text\n"
 	     "  -V, --version  version of this program");
@@ -275,9 +275,12 @@ static int fusermount(const char *point, bool lazy)
 
 static int unmount(const char *point, bool lazy, bool force)
 {
-	int r;
+	int flags = UMOUNT_NOFOLLOW | (lazy ? MNT_DETACH : 0) | (force ? MNT_FORCE : 0), r;
 
-	if (umount2(point, UMOUNT_NOFOLLOW | (lazy ? MNT_DETACH : 0) | (force ? MNT_FORCE : 0)) == 0)
+	/* Who was let down by MNT_FORCE needs a moment to leave. */
+	for (unsigned i = 0; (r = umount2(point, flags)) < 0 && errno == EBUSY && force && i < 50; i++)
+		usleep(20000);
+	if (r == 0)
 		return 0;
 	if (errno != EPERM)
 		return -errno;
@@ -307,8 +310,11 @@ static int umount_one(const char *dir, const struct umount_options *o)
 			log_error("%s%s%s", dir, r < 0 ? ": " : " is a mount, but not of pinfs; use umount", r < 0 ? strerror(-r) : "");
 		return MOUNT_FAIL;
 	}
-	/* With another mount of the same superblock the daemon goes on. A dead daemon can't be asked: nothing to wait for. */
-	if (!o->lazy && count == 1)
+	/*
+	 * With another mount of the same superblock the daemon goes on. A dead daemon can't be asked: nothing to wait
+	 * for. One that hangs would not answer: that is what --force is for.
+	 */
+	if (!o->lazy && !o->force && count == 1)
 		daemon = daemon_open(e);
 	r = unmount(e->point, o->lazy, o->force);
 	if (r == -EBUSY)

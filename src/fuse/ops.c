@@ -46,6 +46,10 @@ static void op_init(void *userdata, struct fuse_conn_info *conn)
 		FUSE_CAP_NO_OPENDIR_SUPPORT | FUSE_CAP_CACHE_SYMLINKS);
 	/* Content is in memory already, in many pieces: writev() moves it with one copy, as splice would. */
 	conn->want &= ~(unsigned)(FUSE_CAP_SPLICE_READ | FUSE_CAP_SPLICE_WRITE | FUSE_CAP_SPLICE_MOVE);
+	/*
+	 * No page of what never changes is ever to be dropped. And names always come with attributes: that costs a
+	 * microsecond for each, the lookup that it saves one round trip (cold find -ls: 281 ms against 214 ms).
+	 */
 	conn->want &= ~(unsigned)(FUSE_CAP_AUTO_INVAL_DATA | FUSE_CAP_READDIRPLUS_AUTO);
 	if (vfs_has_acls(s->vfs))
 		want(conn, FUSE_CAP_POSIX_ACL);
@@ -313,8 +317,8 @@ static void ioctl_info(fuse_req_t req, const void *in, size_t in_size, size_t ou
 static void op_ioctl(fuse_req_t req, fuse_ino_t ino, unsigned cmd, void *arg, struct fuse_file_info *fi,
 	unsigned flags, const void *in, size_t in_size, size_t out_size)
 {
-	/* The size in cmd may be that of an older or newer struct. */
-	if (ino == FUSE_ROOT_ID && !(flags & FUSE_IOCTL_COMPAT) && _IOC_TYPE(cmd) == PINFS_IOC_MAGIC &&
+	/* The size in cmd may be that of an older or newer struct; 32-bit programs have the same one. */
+	if (ino == FUSE_ROOT_ID && _IOC_TYPE(cmd) == PINFS_IOC_MAGIC &&
 		_IOC_NR(cmd) == _IOC_NR(PINFS_IOC_INFO))
 		ioctl_info(req, in, in_size, out_size);
 	else

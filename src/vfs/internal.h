@@ -14,6 +14,7 @@ struct vfs {
 	struct cache_mapping *blocks; /* the image's data blocks, by number */
 	uint8_t *zeros;		      /* VFS_READ_MAX bytes, mapped read-only: all of them one page of the kernel's */
 	struct log_limit damage_limit;
+	_Atomic(uint64_t) damage_last, damage_time; /* byte and time of the last message */
 };
 
 /* The cache's way down to the image. */

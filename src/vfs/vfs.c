@@ -2,14 +2,23 @@
 /* Opening, names and attributes. */
 #include "vfs/internal.h"
 
+#include <stdatomic.h>
 #include <sys/mman.h>
 #include <sys/sysmacros.h>
+
+#define DAMAGE_REPEAT_NS 10000000000ull
 
 static void on_damage(void *context, uint64_t offset, const char *text)
 {
 	struct vfs *v = context;
+	uint64_t now = now_ns();
 	unsigned suppressed;
 
+	/* Every read of a damaged block finds it again: once in ten seconds is enough. (Two threads may both say it.) */
+	if (offset == atomic_load(&v->damage_last) && now - atomic_load(&v->damage_time) < DAMAGE_REPEAT_NS)
+		return;
+	atomic_store(&v->damage_last, offset);
+	atomic_store(&v->damage_time, now);
 	if (!log_limit_pass(&v->damage_limit, VFS_DAMAGE_BURST, &suppressed))
 		return;
 	if (suppressed)
@@ -19,10 +28,19 @@ static void on_damage(void *context, uint64_t offset, const char *text)
 
 int vfs_damaged(struct vfs *v, const struct image_inode *inode, const char *what)
 {
+	const struct image_info *info = image_get_info(v->image);
+	struct image_block chunk = {0};
 	char text[128];
 
+	/* Where the inode is kept: the chunk of its section. */
+	for (unsigned i = 0; i < info->section_count; i++) {
+		const struct image_section *s = &info->sections[i];
+
+		if (s->type == PINFS_SECTION_INODES)
+			image_chunk_info(v->image, i, (uint64_t)(inode->ino - 1) * s->record_size / s->chunk_size, &chunk);
+	}
 	snprintf(text, sizeof(text), "inode %u: %s", inode->ino, what);
-	on_damage(v, 0, text);
+	on_damage(v, chunk.offset, text);
 	return -EUCLEAN;
 }
 

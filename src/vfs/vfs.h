@@ -6,7 +6,7 @@
  *
  * Inode numbers are the image's; 1 is the root. Any number may be asked for (a file handle of NFS, a hostile client):
  * -ENOENT if there is none. Damage and failed reads are logged with the image's name and the byte (at most
- * VFS_DAMAGE_BURST lines in ten seconds) and come back as -EUCLEAN or -EIO. All functions are thread safe and may
+ * VFS_DAMAGE_BURST lines in ten seconds, and the same byte once) and come back as -EUCLEAN or -EIO. All functions are thread safe and may
  * sleep, unless they say otherwise; they are called without locks. Output is untouched on failure.
  */
 #ifndef PINFS_VFS_VFS_H
