@@ -387,6 +387,7 @@ int main(int argc, char **argv)
 	struct main_options o = {0};
 	int status;
 
+	ensure_standard_descriptors();
 	log_init("fsck.pinfs", LOG_LEVEL_INFO);
 	status = parse(&o, argc, argv);
 	if (status < 0) {

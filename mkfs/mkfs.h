@@ -23,7 +23,7 @@
 
 #define MKFS_EXIT_OK 0
 #define MKFS_EXIT_FAIL 1    /* no image was made */
-#define MKFS_EXIT_CHANGED 2 /* the image is complete and sound, but files changed, vanished or were skipped */
+#define MKFS_EXIT_CHANGED 2 /* the image is complete and sound, but not all went as it should: files changed… */
 
 /* ---- options ---- */
 
@@ -101,6 +101,7 @@ struct inode {
 	uint32_t mtime_nsec;
 	uint32_t xattr; /* 0, or 1 + number of its set in the tree */
 	uint32_t ino;	/* 0 until meta.c numbers it */
+	uint32_t source; /* of the source's device and inode number: is it still the same file? */
 	uint8_t content, xip;
 	bool dead; /* vanished or could not be read: all its names are left out */
 	struct node *name; /* its first name, for reading and for messages */
@@ -152,8 +153,11 @@ struct tree {
 	int cwd;	   /* where relative sources begin */
 	struct arena *arena;
 	struct hash_table *xattr_table, *link_table;
-	dev_t output_dev;
-	ino_t output_ino; /* the image itself is left out of itself */
+	struct {
+		dev_t dev;
+		ino_t ino;
+	} left_out[2]; /* the image itself, and the one that it replaces */
+	unsigned left_out_count;
 };
 
 int tree_new(const struct mkfs_options *options, struct tree **ret);
@@ -161,6 +165,11 @@ void tree_free(struct tree *tree);
 void *tree_alloc(struct tree *tree, size_t size); /* zeroed; lives as long as the tree */
 /* Inode with mode, owner, time and size from st, owners mapped and times clamped. */
 int tree_inode_new(struct tree *tree, const struct stat *st, struct inode **ret);
+/* Takes mode, owner and time anew: the source is not what it was when it was listed. */
+void tree_inode_update(struct tree *tree, struct inode *inode, const struct stat *st);
+/* This file does not come into the image. */
+void tree_leave_out(struct tree *tree, const struct stat *st);
+bool tree_is_left_out(const struct tree *tree, const struct stat *st);
 /* A name for inode in dir (NULL: the root). -EEXIST is not checked here. */
 int tree_node_new(struct tree *tree, struct node *dir, const char *name, size_t len, struct inode *inode,
 	struct node **ret);

@@ -67,10 +67,11 @@ static int make(struct run *x)
 		r = output_open(&x->options, &x->out);
 	if (r < 0)
 		return r;
-	if (x->out.fd >= 0 && fstat(x->out.fd, &st) == 0) {
-		x->tree->output_dev = st.st_dev;
-		x->tree->output_ino = st.st_ino;
-	}
+	if (x->out.fd >= 0 && fstat(x->out.fd, &st) == 0)
+		tree_leave_out(x->tree, &st);
+	/* Nor does an image that this one replaces become part of it. */
+	if (x->options.image && stat(x->options.image, &st) == 0)
+		tree_leave_out(x->tree, &st);
 	if (x->options.empty)
 		r = make_empty(x->tree);
 	else if (!x->options.tar)
@@ -146,8 +147,8 @@ static int report(struct run *x, int r)
 	else if (!x->options.quiet)
 		print_summary(x, seconds);
 	if (fflush(stdout) || ferror(stdout)) {
-		log_error("can't write the summary: %s", strerror(errno));
-		return MKFS_EXIT_FAIL;
+		log_error("the image is made, but the summary can't be written: %s", strerror(errno));
+		return MKFS_EXIT_CHANGED;
 	}
 	if (x->tree->warnings) {
 		log_warning("%ju file%s changed, vanished or could not be read; the image is sound without them",
@@ -163,6 +164,7 @@ int main(int argc, char **argv)
 	struct run x = {.out.fd = -1, .start = now_ns()};
 	int r, code;
 
+	ensure_standard_descriptors();
 	log_init("mkfs.pinfs", LOG_LEVEL_INFO);
 	r = options_parse(&x.options, argc, argv);
 	if (r != 0) {

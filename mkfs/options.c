@@ -440,6 +440,8 @@ static int take_names(struct mkfs_options *o, int count, char **names)
 		REFUSE("no image named; see 'mkfs.pinfs --help'");
 	if (count)
 		o->image = names[--count];
+	if (o->image && !*o->image)
+		REFUSE("the image's name is empty");
 	if (o->dry_run && count == 0 && !o->tar && !o->empty) {
 		r = string_list_add(&o->sources, o->image);
 		o->image = NULL;

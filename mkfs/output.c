@@ -104,14 +104,15 @@ static int open_temporary(const struct mkfs_options *o, struct output *out)
 int output_open(const struct mkfs_options *o, struct output *out)
 {
 	struct stat st;
-	bool exists = o->image && stat(o->image, &st) == 0;
+	/* A symbolic link that leads nowhere is in the way, too. */
+	bool exists = o->image && (stat(o->image, &st) == 0 || lstat(o->image, &st) == 0);
 	int r = 0;
 
 	*out = (struct output){.fd = -1, .dry_run = o->dry_run};
 	if (!o->dry_run) {
 		if (exists && S_ISBLK(st.st_mode)) {
 			r = open_device(o, out);
-		} else if (exists && !S_ISREG(st.st_mode)) {
+		} else if (exists && !S_ISREG(st.st_mode) && !S_ISLNK(st.st_mode)) {
 			log_error("%s exists and is not a regular file", o->image);
 			r = -EEXIST;
 		} else if (exists && !o->force) {

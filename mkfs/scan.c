@@ -64,34 +64,47 @@ struct scan {
 	struct xattr_build build;
 };
 
-/* Reads the attributes of `name` in the current directory (fchdir: there is no llistxattrat). */
-static int scan_xattrs(struct scan *s, const char *name, struct inode *inode)
+static ssize_t list_attributes(int fd, const char *name, char *list, size_t size)
+{
+	return fd >= 0 ? flistxattr(fd, list, size) : llistxattr(name, list, size);
+}
+
+/* Makes s->names large enough and fills it. */
+static ssize_t read_names(struct scan *s, int fd, const char *name)
+{
+	for (size_t want = MAX(s->names_size, (size_t)4096);; want *= 2) {
+		ssize_t len;
+
+		if (want > s->names_size) {
+			free(s->names);
+			s->names_size = 0;
+			s->names = malloc(want);
+			if (!s->names)
+				return -ENOMEM;
+			s->names_size = want;
+		}
+		len = list_attributes(fd, name, s->names, s->names_size);
+		if (len >= 0)
+			return len;
+		if (errno != ERANGE || want >= (1u << 20))
+			return errno == ENOTSUP || errno == ENOENT ? 0 : -errno;
+	}
+}
+
+/* Reads the attributes of fd, or (fd < 0) of `name` in the current directory (fchdir: there is no llistxattrat). */
+static int scan_xattrs(struct scan *s, int fd, const char *name, struct inode *inode)
 {
 	ssize_t len;
 	int r = 0;
 
 	if (s->tree->options->no_xattrs)
 		return 0;
-	for (;;) {
-		len = llistxattr(name, s->names, s->names_size);
-		if (len >= 0 || errno != ERANGE || s->names_size >= (1u << 20))
-			break;
-		free(s->names);
-		s->names_size = s->names_size ? s->names_size * 2 : 4096;
-		s->names = malloc(s->names_size);
-		if (!s->names)
-			return -ENOMEM;
-	}
-	/* A buffer of size 0 asks for the length only. */
-	if (len > 0 && !s->names) {
-		s->names_size = 65536;
-		s->names = malloc(s->names_size);
-		return s->names ? scan_xattrs(s, name, inode) : -ENOMEM;
-	}
+	len = read_names(s, fd, name);
 	if (len < 0)
-		return errno == ENOTSUP || errno == ENOENT ? 0 : -errno;
-	for (const char *p = s->names, *end = p ? p + len : p; p < end; p += strlen(p) + 1) {
-		ssize_t n = lgetxattr(name, p, s->value, sizeof(s->value));
+		return (int)len;
+	for (const char *p = s->names, *end = s->names + len; p < end; p += strlen(p) + 1) {
+		ssize_t n = fd >= 0 ? fgetxattr(fd, p, s->value, sizeof(s->value)) :
+				      lgetxattr(name, p, s->value, sizeof(s->value));
 
 		/* Removed meanwhile; or not ours to read (trusted.*), which is as if it were not there. */
 		if (n < 0 && (errno == ENODATA || errno == EPERM || errno == EACCES || errno == ENOTSUP))
@@ -146,7 +159,7 @@ static int scan_inode(struct scan *s, int dirfd, const char *name, const struct 
 	if (r == 0 && S_ISLNK(st->st_mode))
 		r = scan_symlink(s, dirfd, name, i);
 	if (r == 0)
-		r = scan_xattrs(s, name, i);
+		r = scan_xattrs(s, -1, name, i);
 	if (r == 0 && !S_ISDIR(st->st_mode) && st->st_nlink > 1)
 		r = tree_link_add(t, st->st_dev, st->st_ino, i);
 	if (r < 0)
@@ -188,7 +201,7 @@ static int scan_entry(struct scan *s, struct node *dir, int dirfd, const char *n
 		return 0;
 	if (fstatat(dirfd, name, &st, AT_SYMLINK_NOFOLLOW) < 0)
 		r = -errno;
-	else if (st.st_dev == s->tree->output_dev && st.st_ino == s->tree->output_ino)
+	else if (tree_is_left_out(s->tree, &st))
 		return 0;
 	else
 		r = scan_inode(s, dirfd, name, &st, &inode);
@@ -302,19 +315,44 @@ static int source_stat(struct tree *t, const char *path, struct stat *ret)
 	return 0;
 }
 
-/* xattrs of a source itself, which is not an entry of a directory that we have read. */
+/* xattrs of a directory that is itself a source, and so not an entry of one that we have read. */
 static int source_xattrs(struct scan *s, struct node *node)
 {
-	int fd, r;
+	_cleanup_close_ int fd = tree_open(s->tree, node, O_RDONLY | O_DIRECTORY);
 
-	if (s->tree->options->no_xattrs || !S_ISDIR(node->inode->mode))
-		return 0;
-	fd = tree_open(s->tree, node, O_RDONLY | O_DIRECTORY);
-	if (fd < 0)
-		return 0; /* said when it is listed */
-	r = fchdir(fd) < 0 ? -errno : scan_xattrs(s, ".", node->inode);
-	close(fd);
-	return r;
+	/* A failure is said when it is listed. */
+	return fd < 0 ? 0 : scan_xattrs(s, fd, NULL, node->inode);
+}
+
+/*
+ * The inode of a source that is no directory, found as an entry of the directory that it really lies in, so that it
+ * has all that an entry has: attributes, further links, a device number.
+ */
+static int source_inode(struct scan *s, const char *path, struct inode **ret, char **ret_path)
+{
+	_cleanup_free_ char *real = NULL;
+	_cleanup_close_ int dirfd = -1;
+	struct stat st;
+	char *slash;
+	int r;
+
+	/* Scanning another source has changed the working directory. */
+	if (fchdir(s->tree->cwd) < 0 || !(real = realpath(path, NULL)))
+		return -errno;
+	slash = strrchr(real, '/');
+	*slash = 0;
+	dirfd = open(*real ? real : "/", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	*slash = '/';
+	if (dirfd < 0 || fchdir(dirfd) < 0 || fstatat(dirfd, slash + 1, &st, AT_SYMLINK_NOFOLLOW) < 0)
+		return -errno;
+	r = scan_inode(s, dirfd, slash + 1, &st, ret);
+	if (r < 0)
+		return r;
+	*ret_path = tree_alloc(s->tree, strlen(real) + 1);
+	if (!*ret_path)
+		return -ENOMEM;
+	strcpy(*ret_path, real);
+	return 0;
 }
 
 static const char *source_name(const char *path, size_t *ret_len)
@@ -335,6 +373,7 @@ static int add_source(struct scan *s, struct node *root, const char *path)
 	const char *name;
 	struct inode *inode;
 	struct node *node;
+	char *real = NULL;
 	struct stat st;
 	size_t len;
 	int r;
@@ -356,22 +395,23 @@ static int add_source(struct scan *s, struct node *root, const char *path)
 			return -EEXIST;
 		}
 	}
-	r = tree_inode_new(t, &st, &inode);
+	if (scan_excluded(s, root, name))
+		return 0;
+	if (S_ISDIR(st.st_mode)) {
+		r = tree_inode_new(t, &st, &inode);
+	} else {
+		r = source_inode(s, path, &inode, &real);
+		if (r < 0)
+			log_error("can't read %s: %s", path, strerror(-r));
+	}
 	if (r == 0)
 		r = tree_node_new(t, root, name, len, inode, &node);
 	if (r < 0)
 		return r;
-	node->source = path;
+	node->source = real ? real : path;
 	s->dev = st.st_dev;
 	if (st.st_mtim.tv_sec > root->inode->mtime_sec)
 		root->inode->mtime_sec = st.st_mtim.tv_sec;
-	if (S_ISREG(st.st_mode)) {
-		t->file_count++;
-		t->file_bytes += inode->size;
-	} else if (S_ISCHR(st.st_mode) || S_ISBLK(st.st_mode)) {
-		inode->device.major = major(st.st_rdev);
-		inode->device.minor = minor(st.st_rdev);
-	}
 	if (!S_ISDIR(st.st_mode))
 		return 0;
 	r = source_xattrs(s, node);
@@ -458,6 +498,7 @@ static uint64_t fd_next_data(void *context, uint64_t offset)
 
 static int store_one(struct tree *t, struct pack *pack, struct inode *inode, bool xip)
 {
+	const struct inode was = *inode;
 	struct stat before, after;
 	_cleanup_close_ int fd = tree_open(t, inode->name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_NOATIME);
 	struct content_source source = {fd_read, fd_next_data, &fd};
@@ -476,11 +517,25 @@ static int store_one(struct tree *t, struct pack *pack, struct inode *inode, boo
 	}
 	if (fstat(fd, &before) < 0)
 		return -errno;
+	if (S_ISREG(before.st_mode))
+		tree_inode_update(t, inode, &before);
 	if (!S_ISREG(before.st_mode)) {
 		tree_warn(t, inode->name, "is no longer a regular file; it is left out");
 		inode->dead = true;
 		inode->size = 0;
 		return 0;
+	}
+	if (was.source != inode->source || was.mode != inode->mode || was.mtime_sec != inode->mtime_sec ||
+		was.mtime_nsec != inode->mtime_nsec || was.uid != inode->uid || was.gid != inode->gid ||
+		was.size != (uint64_t)before.st_size) {
+		struct scan s = {.tree = t};
+
+		tree_warn(t, inode->name, "is not what it was when it was listed; the image has it as it is now");
+		inode->xattr = 0;
+		r = scan_xattrs(&s, fd, NULL, inode);
+		free(s.names);
+		if (r < 0)
+			return r;
 	}
 	inode->size = (uint64_t)before.st_size;
 	if ((uint64_t)before.st_blocks * 512 >= inode->size)

@@ -226,6 +226,7 @@ static bool acl_id(int tag, int qual, const char *name, uint32_t *ret)
 {
 	const struct passwd *p;
 	const struct group *g;
+	uint64_t number;
 
 	if (tag != ARCHIVE_ENTRY_ACL_USER && tag != ARCHIVE_ENTRY_ACL_GROUP) {
 		*ret = UINT32_MAX;
@@ -237,6 +238,10 @@ static bool acl_id(int tag, int qual, const char *name, uint32_t *ret)
 	}
 	if (!name)
 		return false;
+	if (parse_u64(name, 0, UINT32_MAX - 1, &number) == 0) {
+		*ret = (uint32_t)number; /* tar --numeric-owner */
+		return true;
+	}
 	if (tag == ARCHIVE_ENTRY_ACL_USER) {
 		p = getpwnam(name);
 		*ret = p ? p->pw_uid : 0;
@@ -488,6 +493,13 @@ static int one_entry(struct tar *t, struct archive_entry *e)
 		return archive_entry_filetype(e) == AE_IFDIR ? update_directory(t, e, t->tree->root) : 0;
 	if (excluded(t, path))
 		return 0;
+	/* Cut to 32 bits, a made-up number could become root's. */
+	if (archive_entry_uid(e) < 0 || archive_entry_uid(e) >= UINT32_MAX || archive_entry_gid(e) < 0 ||
+		archive_entry_gid(e) >= UINT32_MAX) {
+		log_error("%s belongs to user %jd, group %jd; these numbers go from 0 to %u", path, (intmax_t)archive_entry_uid(e), (intmax_t)archive_entry_gid(e),
+			UINT32_MAX - 1);
+		return -EOVERFLOW;
+	}
 	r = parent_get(t, path, &dir, &name);
 	if (r < 0)
 		return r;

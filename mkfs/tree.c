@@ -212,10 +212,30 @@ static uint32_t map_id(uint32_t id, bool set, uint32_t to, const struct id_map *
 	return id;
 }
 
-static void inode_set_stat(struct tree *t, struct inode *i, const struct stat *st)
+static uint32_t source_tag(const struct stat *st)
+{
+	return (uint32_t)((st->st_ino ^ (uint64_t)st->st_dev << 40) * 0x9e3779b97f4a7c15ull >> 32);
+}
+
+void tree_leave_out(struct tree *t, const struct stat *st)
+{
+	t->left_out[t->left_out_count].dev = st->st_dev;
+	t->left_out[t->left_out_count++].ino = st->st_ino;
+}
+
+bool tree_is_left_out(const struct tree *t, const struct stat *st)
+{
+	for (unsigned i = 0; i < t->left_out_count; i++)
+		if (t->left_out[i].dev == st->st_dev && t->left_out[i].ino == st->st_ino)
+			return true;
+	return false;
+}
+
+void tree_inode_update(struct tree *t, struct inode *i, const struct stat *st)
 {
 	const struct mkfs_options *o = t->options;
 
+	i->source = source_tag(st);
 	i->mode = st->st_mode & (S_IFMT | 07777); /* a damaged archive may have more */
 	i->uid = map_id(st->st_uid, o->set_uid, o->uid, o->uid_maps, o->uid_map_count);
 	i->gid = map_id(st->st_gid, o->set_gid, o->gid, o->gid_maps, o->gid_map_count);
@@ -238,7 +258,7 @@ int tree_inode_new(struct tree *t, const struct stat *st, struct inode **ret)
 	i = tree_alloc(t, sizeof(*i));
 	if (!i)
 		return -ENOMEM;
-	inode_set_stat(t, i, st);
+	tree_inode_update(t, i, st);
 	if (S_ISREG(st->st_mode))
 		i->size = (uint64_t)st->st_size;
 	t->inode_count++;

@@ -2,6 +2,7 @@
 #include "base/util.h"
 
 #include <ctype.h>
+#include <fcntl.h>
 #include <time.h>
 
 int array_reserve(void *array, size_t *capacity, size_t want, size_t size)
@@ -171,6 +172,17 @@ char *name_escape(const char *name, size_t len, char *buf, size_t size)
 	}
 	buf[o] = 0;
 	return buf;
+}
+
+void ensure_standard_descriptors(void)
+{
+	int fd;
+
+	do {
+		fd = open("/dev/null", O_RDWR);
+	} while (fd >= 0 && fd <= STDERR_FILENO);
+	if (fd >= 0)
+		close(fd);
 }
 
 uint64_t now_ns(void)

@@ -90,6 +90,12 @@ void json_string(FILE *out, const char *s, size_t len);
 /* Names for people: bytes that are not printable become \ooo. Returns buf, always terminated. */
 char *name_escape(const char *name, size_t len, char *buf, size_t size);
 
+/*
+ * Puts /dev/null where descriptors 0, 1 or 2 are closed (cron, init scripts): otherwise a file that is opened next gets
+ * that number, and messages are written into it. Every program calls it first.
+ */
+void ensure_standard_descriptors(void);
+
 /* CLOCK_MONOTONIC in nanoseconds. */
 uint64_t now_ns(void);
 

@@ -200,6 +200,7 @@ int main(int argc, char **argv)
 {
 	const char *name = argc && argv[0] ? argv[0] : "pinfs";
 
+	ensure_standard_descriptors();
 	name = strrchr(name, '/') ? strrchr(name, '/') + 1 : name;
 	if (!strcmp(name, "mount.pinfs") || !strcmp(name, "mount.fuse.pinfs")) {
 		log_init(name, LOG_LEVEL_INFO);
