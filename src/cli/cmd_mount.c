@@ -254,19 +254,12 @@ static int daemon_run(struct mount *m, int ready)
 
 /* ---- the command ---- */
 
-/* Everything from fd 3 on: the daemon must not hold open what a script had open. And 0 to 2 must not be free. */
+/* Everything from fd 3 on: the daemon must not hold open what a script had open. */
 static void close_others(void)
 {
-	int fd;
-
 #ifdef SYS_close_range
 	syscall(SYS_close_range, 3u, ~0u, 0u);
 #endif
-	do {
-		fd = open("/dev/null", O_RDWR | O_CLOEXEC);
-	} while (fd >= 0 && fd <= STDERR_FILENO);
-	if (fd >= 0)
-		close(fd);
 }
 
 /* Waits until the daemon is ready or gone; then asks the mount. */
