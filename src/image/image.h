@@ -119,7 +119,8 @@ struct image_dir_iter {
 	uint64_t chunk_no;
 };
 /*
- * Starts at entry `index` (>= count: at the end). End it with image_dir_iter_end(), also after an error. Ending
+ * Starts at entry `index` (>= count: at the end). End it with image_dir_iter_end(), also after an error of _next();
+ * where _begin() itself fails there is nothing to end, and *ret is as it was. Ending
  * gives back the memory and keeps the position: a walker may go on from there, and end it again.
  */
 int image_dir_iter_begin(struct image *image, const struct image_inode *dir, uint64_t index,
