@@ -79,6 +79,8 @@ static int report(const char *path, const struct dump_options *o, const struct i
 {
 	if (r == 0)
 		return CLI_OK;
+	if (ferror(stdout))
+		return CLI_FAIL; /* main() says so; it isn't the image's fault */
 	if (r == -ENOENT && o->inode > info->inode_count)
 		log_error("%s: there is no inode %ju; they are 1 to %ju", path, (uintmax_t)o->inode,
 			(uintmax_t)info->inode_count);

@@ -13,6 +13,7 @@
 
 #define IO_ALIGN 4096u
 #define IO_LANES_DEFAULT 8u
+#define IO_AGAIN_MAX 100u /* EAGAIN in a row, for a file that should block */
 #define IO_MAX_READ_DEFAULT (1u << 20)
 
 struct lane {
@@ -197,14 +198,16 @@ static bool direct_give_up(struct io_file *f)
 /* Reads until at least `need` of the `len` bytes at offset are there. */
 static int lane_read(struct io_file *f, struct lane *l, size_t len, size_t need, uint64_t offset)
 {
+	unsigned again = 0;
 	size_t done = 0;
 
 	while (done < need) {
-		ssize_t n = l->has_ring ? uring_read(f, l, l->buffer + done, len - done, offset + done) :
-					  f->source.pread(f->source.context, l->buffer + done, len - done,
-						  offset + done);
+		/* io_uring says EAGAIN where it would have to wait for memory or for a full queue; pread(2) waits. */
+		ssize_t n = l->has_ring && !again ?
+			uring_read(f, l, l->buffer + done, len - done, offset + done) :
+			f->source.pread(f->source.context, l->buffer + done, len - done, offset + done);
 
-		if (n == -EINTR || n == -EAGAIN)
+		if (n == -EINTR || (n == -EAGAIN && again++ < IO_AGAIN_MAX))
 			continue;
 		if (n == -EINVAL && done == 0 && direct_give_up(f))
 			continue;
@@ -213,6 +216,7 @@ static int lane_read(struct io_file *f, struct lane *l, size_t len, size_t need,
 		if (n == 0)
 			return -EIO; /* the file ends here: it has shrunk */
 		done += (size_t)n;
+		again = 0;
 		if (done < need && atomic_load(&f->direct) && done % IO_ALIGN) {
 			/* A short direct read that stops inside a page has met the end of the file. */
 			return -EIO;

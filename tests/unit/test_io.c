@@ -310,6 +310,18 @@ static void interrupted_and_short_reads_go_on(void **state)
 	io_close(f);
 }
 
+static void a_file_that_never_blocks_does_not_hang(void **state)
+{
+	struct faulty faulty = {.rng = {3}, .end = FILE_SIZE, .again = 100};
+	struct io_file *f = open_faulty(&faulty, 1);
+	struct io_span span;
+
+	assert_int_equal(io_read(f, 0, 100, &span), -EAGAIN);
+	faulty.again = 0;
+	check_range(f, 0, 100);
+	io_close(f);
+}
+
 static void a_bad_sector_hits_only_what_touches_it(void **state)
 {
 	struct faulty faulty = {.rng = {5}, .end = FILE_SIZE, .bad_from = 8192, .bad_to = 8704};
@@ -488,6 +500,7 @@ int main(void)
 		cmocka_unit_test(a_file_that_shrinks_gives_eio_by_direct_uring),
 		cmocka_unit_test(the_longest_read_can_be_changed),
 		cmocka_unit_test(interrupted_and_short_reads_go_on),
+		cmocka_unit_test(a_file_that_never_blocks_does_not_hang),
 		cmocka_unit_test(a_bad_sector_hits_only_what_touches_it),
 		cmocka_unit_test(an_early_end_is_an_error),
 		cmocka_unit_test(more_readers_than_lanes_take_turns_by_pread),
