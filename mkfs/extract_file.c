@@ -464,7 +464,7 @@ int extract_file_start(struct extract *x)
 {
 	unsigned wanted = x->threads_wanted;
 
-	mutex_init(&x->lock);
+	mutex_init(&x->lock, LOCK_QUEUE);
 	cond_init(&x->work);
 	cond_init(&x->room);
 	x->queue_end = &x->queue;

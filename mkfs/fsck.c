@@ -336,7 +336,7 @@ int fsck_run(struct image *image, const struct fsck_options *options, struct fsc
 	if (!f.options.max_problems)
 		f.options.max_problems = PROBLEMS_DEFAULT;
 	f.threads = f.options.threads ? f.options.threads : tool_cpus();
-	mutex_init(&f.lock);
+	mutex_init(&f.lock, LOCK_QUEUE);
 	fsck_forget_caught();
 	r = fsck_begin(&f);
 	for (size_t i = 0; r == 0 && i < ARRAY_SIZE(passes); i++)

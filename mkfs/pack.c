@@ -674,7 +674,7 @@ int pack_new(const struct mkfs_options *options, struct output *out, struct prog
 	p->out = out;
 	p->progress = progress;
 	p->block_size = options->block_size;
-	mutex_init(&p->lock);
+	mutex_init(&p->lock, LOCK_QUEUE);
 	cond_init(&p->space);
 	cond_init(&p->work);
 	cond_init(&p->done);

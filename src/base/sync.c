@@ -1,7 +1,115 @@
 /* SPDX-License-Identifier: MIT */
 #include "base/sync.h"
 
+#include <errno.h>
+#include <limits.h>
+#include <linux/futex.h>
 #include <signal.h>
+#include <stdlib.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "base/log.h"
+
+_Thread_local struct sync_self sync_self;
+
+static const struct lock_class_info classes[] = {
+#define LOCK_CLASS_INFO(name, sleeps, nests, what) [LOCK_##name] = {#name, what, sleeps, nests},
+	LOCK_CLASSES(LOCK_CLASS_INFO)
+#undef LOCK_CLASS_INFO
+};
+
+const struct lock_class_info *lock_class_info(enum lock_class class)
+{
+	return &classes[class];
+}
+
+static _Atomic uint64_t violations;
+
+uint64_t sync_violations(void)
+{
+	return atomic_load_explicit(&violations, memory_order_relaxed);
+}
+
+void sync_violation(const char *what, enum lock_class class)
+{
+	atomic_fetch_add_explicit(&violations, 1, memory_order_relaxed);
+#ifdef PINFS_LOCK_CHECKS
+	log_error("%s while the thread holds the lock %s (%s)", what, classes[class].name, classes[class].what);
+	abort();
+#endif
+}
+
+#ifdef PINFS_LOCK_CHECKS
+void sync_lock_taken(enum lock_class class, bool tried)
+{
+	struct sync_self *self = &sync_self;
+
+	/* Who only tries can't wait in a circle. */
+	for (unsigned i = 0; !tried && i < self->depth; i++) {
+		if (self->held[i] > class || (self->held[i] == class && !classes[class].nests)) {
+			log_error("the lock %s (%s) is taken under %s (%s)", classes[class].name, classes[class].what,
+				classes[self->held[i]].name, classes[self->held[i]].what);
+			abort();
+		}
+	}
+	if (self->depth == SYNC_HELD_MAX) {
+		log_error("more than %u locks are held", SYNC_HELD_MAX);
+		abort();
+	}
+	self->held[self->depth++] = (uint8_t)class;
+	self->mm_held += class == LOCK_MM;
+}
+
+void sync_lock_dropped(enum lock_class class)
+{
+	struct sync_self *self = &sync_self;
+	unsigned i = self->depth;
+
+	while (i && self->held[i - 1] != class)
+		i--;
+	if (!i) {
+		log_error("the lock %s is dropped, but not held", classes[class].name);
+		abort();
+	}
+	for (; i < self->depth; i++)
+		self->held[i - 1] = self->held[i];
+	self->depth--;
+	self->mm_held -= class == LOCK_MM;
+}
+
+void sync_check_may_sleep(const char *what)
+{
+	for (unsigned i = 0; i < sync_self.depth; i++)
+		if (!classes[sync_self.held[i]].sleeps)
+			sync_violation(what, sync_self.held[i]);
+}
+#endif
+
+static long futex(struct a32 *p, int op, uint32_t value)
+{
+	return syscall(SYS_futex, &p->v, op, value, NULL, NULL, 0);
+}
+
+void a32_wait(struct a32 *p, uint32_t expected)
+{
+	sync_may_sleep("wait");
+	futex(p, FUTEX_WAIT, expected);
+}
+
+void a32_wake(struct a32 *p, unsigned most)
+{
+	futex(p, FUTEX_WAKE, most > INT_MAX ? INT_MAX : most);
+}
+
+void sync_copy_torn(void *dst, const void *src, size_t len)
+{
+	const _Atomic uint64_t *s = src;
+	uint64_t *d = dst;
+
+	for (size_t i = 0; i < len / 8; i++)
+		d[i] = atomic_load_explicit(&s[i], memory_order_relaxed);
+}
 
 int thread_start(pthread_t *ret, void *(*fn)(void *), void *arg)
 {

@@ -25,7 +25,7 @@ int arena_init(struct arena *a, size_t capacity, size_t limit)
 		a->base = NULL;
 		return -ENOMEM;
 	}
-	mutex_init(&a->lock);
+	mutex_init(&a->lock, LOCK_ARENA);
 	a->limit = MIN((uint32_t)(limit >> ARENA_PAGE_SHIFT), a->capacity);
 	return 0;
 }

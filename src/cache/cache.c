@@ -290,12 +290,12 @@ int cache_new(const struct cache_options *options, struct cache **ret)
 	while (buckets < c->arena.capacity / 2 / SHARDS)
 		buckets *= 2;
 	c->bucket_mask = buckets - 1;
-	mutex_init(&c->memory_lock);
+	mutex_init(&c->memory_lock, LOCK_CACHE_WAIT);
 	cond_init(&c->memory_freed);
-	mutex_init(&c->reserve_lock);
+	mutex_init(&c->reserve_lock, LOCK_CACHE_WAIT);
 	cond_init(&c->reserve_freed);
 	for (unsigned i = 0; i < SHARDS; i++) {
-		mutex_init(&c->shards[i].lock);
+		mutex_init(&c->shards[i].lock, LOCK_CACHE_SHARD);
 		cond_init(&c->shards[i].filled);
 		c->shards[i].buckets = calloc(buckets, sizeof(struct cache_block *));
 		if (!c->shards[i].buckets)
@@ -378,7 +378,7 @@ int cache_mapping_new(struct cache *c, const struct cache_ops *ops, void *owner,
 		.id = atomic_fetch_add(&c->mappings, 1),
 		.count = count,
 	};
-	mutex_init(&m->stream_lock);
+	mutex_init(&m->stream_lock, LOCK_READAHEAD);
 	arena_raise_limit(&c->arena, 8u * (size_t)block_size);
 	limit = arena_limit(&c->arena);
 	mutex_lock(&c->reserve_lock);

@@ -235,7 +235,7 @@ void readahead_access(struct cache_mapping *m, uint64_t index, unsigned run)
 
 void readahead_init(struct cache *c, unsigned threads)
 {
-	mutex_init(&c->ra_lock);
+	mutex_init(&c->ra_lock, LOCK_READAHEAD);
 	cond_init(&c->ra_work);
 	cond_init(&c->ra_done);
 	c->ra_wanted = MIN(threads, RA_THREADS_MAX);

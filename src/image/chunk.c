@@ -18,7 +18,7 @@ static struct image_chunk **chunk_bucket(struct chunk_cache *c, uint64_t key)
 
 int chunk_cache_init(struct chunk_cache *c, size_t bytes)
 {
-	mutex_init(&c->lock);
+	mutex_init(&c->lock, LOCK_CHUNK_CACHE);
 	/* Most chunks have 32 KiB; index pages and chunks of small sections are less. */
 	c->slot_count = MAX((bytes ? bytes : CHUNK_CACHE_DEFAULT) / (32u << 10), (size_t)8);
 	c->slots = calloc(c->slot_count, sizeof(*c->slots));

@@ -232,6 +232,7 @@ int io_read(struct io_file *f, uint64_t offset, size_t len, struct io_span *ret)
 	size_t skip = (size_t)(offset - start), span;
 	int r;
 
+	sync_may_sleep("I/O");
 	if (len > f->options.max_read || offset > f->size || len > f->size - offset) {
 		atomic_fetch_add(&f->errors, 1);
 		return -EIO;
@@ -272,7 +273,7 @@ static int file_new(const struct io_options *options, struct io_file **ret)
 		f->options.lanes = IO_LANES_DEFAULT;
 	if (!f->options.max_read)
 		f->options.max_read = IO_MAX_READ_DEFAULT;
-	mutex_init(&f->lock);
+	mutex_init(&f->lock, LOCK_LANES);
 	cond_init(&f->freed);
 	*ret = f;
 	return 0;

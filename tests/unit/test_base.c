@@ -2,6 +2,8 @@
 /* base: numbers that people type, escaping, UUIDs, limits on messages, exact reads and writes, threads. */
 #include "support.h"
 
+#include <limits.h>
+
 #include <fcntl.h>
 #include <signal.h>
 #include <sys/socket.h>
@@ -301,6 +303,93 @@ static void rounding_is_exact_at_the_edges(void **state)
 	assert_false(is_power_of_two((1ull << 63) + 1));
 }
 
+/* ---- locks: what the validator refuses ---- */
+
+static struct mutex outer, inner, second, mm;
+
+static void locks_init(void)
+{
+	mutex_init(&outer, LOCK_FOLIO);
+	mutex_init(&second, LOCK_INDEX);
+	mutex_init(&inner, LOCK_INDEX);
+	mutex_init(&mm, LOCK_MM);
+}
+
+static void take_in_order(void *context)
+{
+	mutex_lock(&outer);
+	mutex_lock(&inner);
+	mutex_unlock(&outer); /* dropped in any order */
+	mutex_unlock(&inner);
+	mutex_lock(&outer);
+	sync_may_sleep("I/O"); /* the table allows it */
+	mutex_unlock(&outer);
+	mutex_lock(&inner);
+	must(mutex_trylock(&outer)); /* who only tries can't wait in a circle */
+	mutex_unlock(&outer);
+	mutex_unlock(&inner);
+	mutex_lock(&mm);
+	must(sync_self.mm_held == 1);
+	mutex_unlock(&mm);
+	must(sync_self.mm_held == 0 && sync_violations() == 0);
+}
+
+static void take_against_order(void *context)
+{
+	mutex_lock(&inner);
+	mutex_lock(&outer);
+}
+
+static void take_two_of_one_class(void *context)
+{
+	mutex_lock(&inner);
+	mutex_lock(&second);
+}
+
+static void sleep_under_mm(void *context)
+{
+	mutex_lock(&mm);
+	sync_may_sleep("I/O");
+	must(sync_violations() == 1);
+}
+
+static void the_order_of_locks_is_checked(void **state)
+{
+	locks_init();
+	assert_true(in_child(take_in_order, NULL));
+#ifdef PINFS_LOCK_CHECKS
+	assert_false(in_child(sleep_under_mm, NULL));
+	assert_false(in_child(take_against_order, NULL));
+	assert_false(in_child(take_two_of_one_class, NULL));
+#else
+	/* Counted in every build (R8). */
+	assert_true(in_child(sleep_under_mm, NULL));
+	(void)take_against_order;
+	(void)take_two_of_one_class;
+#endif
+}
+
+static struct a32 word;
+
+static void *sleeper(void *arg)
+{
+	while (a32_read_acquire(&word) == 0)
+		a32_wait(&word, 0);
+	return NULL;
+}
+
+static void who_waits_for_a_word_is_woken(void **state)
+{
+	pthread_t threads[3];
+
+	for (size_t i = 0; i < ARRAY_SIZE(threads); i++)
+		assert_int_equal(thread_start(&threads[i], sleeper, NULL), 0);
+	a32_set_release(&word, 1);
+	a32_wake(&word, UINT_MAX);
+	for (size_t i = 0; i < ARRAY_SIZE(threads); i++)
+		pthread_join(threads[i], NULL);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -319,6 +408,8 @@ int main(void)
 		cmocka_unit_test(threads_leave_signals_to_the_main_thread),
 		cmocka_unit_test(cleanup_attributes_keep_errno_and_stolen_things),
 		cmocka_unit_test(rounding_is_exact_at_the_edges),
+		cmocka_unit_test(the_order_of_locks_is_checked),
+		cmocka_unit_test(who_waits_for_a_word_is_woken),
 	};
 
 	return cmocka_run_group_tests_name("base", tests, NULL, support_end);

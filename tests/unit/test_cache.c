@@ -91,7 +91,7 @@ static struct fixture begin(uint32_t block_size, unsigned blocks, unsigned reada
 	assert_non_null(f.owner);
 	f.owner->block_size = block_size;
 	f.owner->fails = f.owner->empty = UINT64_MAX;
-	mutex_init(&f.owner->lock);
+	mutex_init(&f.owner->lock, LOCK_TEST);
 	cond_init(&f.owner->opened);
 	assert_int_equal(cache_new(&options, &f.cache), 0);
 	assert_int_equal(cache_mapping_new(f.cache, &ops, f.owner, block_size, COUNT, &f.mapping), 0);
