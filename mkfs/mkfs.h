@@ -111,6 +111,7 @@ struct inode {
 			uint32_t offset, extent_count;
 			struct content_extent *extents;
 			uint64_t alloc;
+			const uint8_t *tiny; /* all of its content, read with the listing; or NULL */
 		} file;
 		struct {
 			struct node **children; /* sorted by name once the tree is complete */

@@ -16,7 +16,7 @@
 #include "base/sync.h"
 #include "codec/codec.h"
 
-#define VERIFY_SLOTS 4u /* decompressed blocks that each worker keeps for comparing */
+#define VERIFY_SLOTS 16u /* decompressed blocks that each worker keeps for comparing */
 #define WRITE_BATCH 64u
 
 /* Key spaces of the table of known content. */

@@ -58,6 +58,8 @@ bool xip_wanted(const struct mkfs_options *o, const struct inode *inode)
 struct scan {
 	struct tree *tree;
 	dev_t dev;   /* of the source, for --one-file-system */
+	bool noatime_refused; /* in this directory, to who is not the owner */
+	size_t tiny; /* bytes of content read with the listing */
 	char *names; /* reused buffer of listxattr */
 	size_t names_size;
 	char value[PINFS_XATTR_VALUE_MAX];
@@ -140,9 +142,65 @@ static int scan_symlink(struct scan *s, int dirfd, const char *name, struct inod
 	return 0;
 }
 
+/*
+ * Most files are tiny, and most of what they cost is to look their names up: those are read when they are listed, as far
+ * as there is memory for it. If the inode says the same after the read as before, that is what the file was.
+ */
+#define TINY 4096
+#define TINY_MEMORY (32u << 20)
+
+static int read_tiny(struct scan *s, int fd, const struct stat *before, struct inode *inode)
+{
+	uint8_t buf[TINY + 1], *copy;
+	struct stat after;
+	ssize_t n;
+
+	if (before->st_size <= 0 || before->st_size > TINY || s->tiny + (size_t)before->st_size > TINY_MEMORY)
+		return 0;
+	/* One byte more than there is: a short read is the end. Whatever is odd takes the long way later. */
+	n = pread(fd, buf, (size_t)before->st_size + 1, 0);
+	if (n != before->st_size || fstat(fd, &after) < 0 || after.st_size != before->st_size ||
+		after.st_mtim.tv_sec != before->st_mtim.tv_sec || after.st_mtim.tv_nsec != before->st_mtim.tv_nsec ||
+		after.st_ctim.tv_sec != before->st_ctim.tv_sec || after.st_ctim.tv_nsec != before->st_ctim.tv_nsec)
+		return 0;
+	copy = tree_alloc(s->tree, (size_t)n);
+	if (!copy)
+		return -ENOMEM;
+	memcpy(copy, buf, (size_t)n);
+	inode->file.tiny = copy;
+	s->tiny += (size_t)n;
+	return 0;
+}
+
+/*
+ * What `name` is; a regular file is opened for that (*ret_fd, else -1), if it can be: its attributes and perhaps its
+ * content are wanted next, and a descriptor spares looking up the name.
+ */
+static int scan_stat(struct scan *s, int dirfd, const char *name, unsigned char type, struct stat *ret, int *ret_fd)
+{
+	int flags = O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC, fd = -1;
+
+	*ret_fd = -1;
+	if (type == DT_REG) {
+		/* O_NOATIME is for the owner and root only. */
+		fd = openat(dirfd, name, flags | (s->noatime_refused ? 0 : O_NOATIME));
+		if (fd < 0 && errno == EPERM && !s->noatime_refused) {
+			s->noatime_refused = true;
+			fd = openat(dirfd, name, flags);
+		}
+	}
+	if (fd >= 0 && fstat(fd, ret) == 0) {
+		*ret_fd = fd;
+		return 0;
+	}
+	if (fd >= 0)
+		close(fd);
+	return fstatat(dirfd, name, ret, AT_SYMLINK_NOFOLLOW) < 0 ? -errno : 0;
+}
+
 /* Makes the inode (or finds it, for a further hard link) of `name` in the directory dirfd, which is also the
- * current directory. */
-static int scan_inode(struct scan *s, int dirfd, const char *name, const struct stat *st, struct inode **ret)
+ * current directory. fd: of a regular file, or -1. */
+static int scan_inode(struct scan *s, int dirfd, const char *name, int fd, const struct stat *st, struct inode **ret)
 {
 	struct tree *t = s->tree;
 	struct inode *i;
@@ -159,7 +217,9 @@ static int scan_inode(struct scan *s, int dirfd, const char *name, const struct 
 	if (r == 0 && S_ISLNK(st->st_mode))
 		r = scan_symlink(s, dirfd, name, i);
 	if (r == 0)
-		r = scan_xattrs(s, -1, name, i);
+		r = scan_xattrs(s, fd, name, i);
+	if (r == 0 && fd >= 0 && S_ISREG(st->st_mode))
+		r = read_tiny(s, fd, st, i);
 	if (r == 0 && !S_ISDIR(st->st_mode) && st->st_nlink > 1)
 		r = tree_link_add(t, st->st_dev, st->st_ino, i);
 	if (r < 0)
@@ -188,10 +248,12 @@ static bool scan_excluded(struct scan *s, struct node *dir, const char *name)
 }
 
 /* One name: 0, or an error that ends the run; what has vanished is said and left out. */
-static int scan_entry(struct scan *s, struct node *dir, int dirfd, const char *name, struct node **ret)
+static int scan_entry(struct scan *s, struct node *dir, int dirfd, const char *name, unsigned char type,
+	struct node **ret)
 {
 	const struct mkfs_options *o = s->tree->options;
 	char shown[PINFS_NAME_MAX * 4 + 1];
+	_cleanup_close_ int fd = -1;
 	struct inode *inode = NULL;
 	struct stat st;
 	int r;
@@ -199,12 +261,11 @@ static int scan_entry(struct scan *s, struct node *dir, int dirfd, const char *n
 	*ret = NULL;
 	if (scan_excluded(s, dir, name))
 		return 0;
-	if (fstatat(dirfd, name, &st, AT_SYMLINK_NOFOLLOW) < 0)
-		r = -errno;
-	else if (tree_is_left_out(s->tree, &st))
+	r = scan_stat(s, dirfd, name, type, &st, &fd);
+	if (r == 0 && tree_is_left_out(s->tree, &st))
 		return 0;
-	else
-		r = scan_inode(s, dirfd, name, &st, &inode);
+	if (r == 0)
+		r = scan_inode(s, dirfd, name, fd, &st, &inode);
 	if (r == -ENOENT) {
 		tree_warn(s->tree, dir, "'%s' vanished before it was read; it is left out",
 			name_escape(name, strlen(name), shown, sizeof(shown)));
@@ -271,6 +332,7 @@ static int scan_directory(struct scan *s, struct node *node, struct work *todo)
 		close(fd);
 		return unreadable(s, node, r);
 	}
+	s->noatime_refused = false;
 	while (r == 0 && !mkfs_interrupted) {
 		struct node *child;
 
@@ -282,7 +344,7 @@ static int scan_directory(struct scan *s, struct node *node, struct work *todo)
 		}
 		if (!strcmp(e->d_name, ".") || !strcmp(e->d_name, ".."))
 			continue;
-		r = scan_entry(s, node, fd, e->d_name, &child);
+		r = scan_entry(s, node, fd, e->d_name, e->d_type, &child);
 		if (r == 0 && child && S_ISDIR(child->inode->mode))
 			r = work_push(todo, child);
 	}
@@ -345,7 +407,7 @@ static int source_inode(struct scan *s, const char *path, struct inode **ret, ch
 	*slash = '/';
 	if (dirfd < 0 || fchdir(dirfd) < 0 || fstatat(dirfd, slash + 1, &st, AT_SYMLINK_NOFOLLOW) < 0)
 		return -errno;
-	r = scan_inode(s, dirfd, slash + 1, &st, ret);
+	r = scan_inode(s, dirfd, slash + 1, -1, &st, ret);
 	if (r < 0)
 		return r;
 	*ret_path = tree_alloc(s->tree, strlen(real) + 1);
@@ -496,6 +558,32 @@ static uint64_t fd_next_data(void *context, uint64_t offset)
 	return errno == ENXIO ? UINT64_MAX : offset;
 }
 
+/* Does the inode say what it said when it was listed? Mind what --clamp-mtime and the like make of it. */
+static bool as_listed(const struct inode *was, const struct inode *now, const struct stat *st)
+{
+	return was->source == now->source && was->mode == now->mode && was->mtime_sec == now->mtime_sec &&
+		was->mtime_nsec == now->mtime_nsec && was->uid == now->uid && was->gid == now->gid &&
+		was->size == (uint64_t)st->st_size;
+}
+
+static ssize_t tiny_read(void *context, void *buf, size_t len, uint64_t offset)
+{
+	const struct inode *i = context;
+
+	if (offset >= i->size)
+		return 0;
+	len = (size_t)MIN((uint64_t)len, i->size - offset);
+	memcpy(buf, i->file.tiny + offset, len);
+	return (ssize_t)len;
+}
+
+static int store_tiny(struct pack *pack, struct inode *inode)
+{
+	struct content_source source = {tiny_read, NULL, inode};
+
+	return pack_file(pack, inode, &source, false);
+}
+
 static int store_one(struct tree *t, struct pack *pack, struct inode *inode, bool xip)
 {
 	const struct inode was = *inode;
@@ -525,9 +613,7 @@ static int store_one(struct tree *t, struct pack *pack, struct inode *inode, boo
 		inode->size = 0;
 		return 0;
 	}
-	if (was.source != inode->source || was.mode != inode->mode || was.mtime_sec != inode->mtime_sec ||
-		was.mtime_nsec != inode->mtime_nsec || was.uid != inode->uid || was.gid != inode->gid ||
-		was.size != (uint64_t)before.st_size) {
+	if (!as_listed(&was, inode, &before)) {
 		struct scan s = {.tree = t};
 
 		tree_warn(t, inode->name, "is not what it was when it was listed; the image has it as it is now");
@@ -750,8 +836,14 @@ int scan_store(struct tree *t, struct pack *pack)
 		r = sort_files(&s);
 	if (r == 0)
 		r = store_xip(&s, pack);
-	for (size_t i = 0; r == 0 && i < s.count; i++)
-		r = mkfs_interrupted ? -EINTR : store_one(t, pack, s.files[i], false);
+	for (size_t i = 0; r == 0 && i < s.count; i++) {
+		if (mkfs_interrupted)
+			r = -EINTR;
+		else if (s.files[i]->file.tiny)
+			r = store_tiny(pack, s.files[i]);
+		else
+			r = store_one(t, pack, s.files[i], false);
+	}
 	free(s.files);
 	free(s.xip);
 	hash_table_free(s.order);
