@@ -18,7 +18,7 @@
 	X(DIRECTORY,	true,	false,	"the names of a directory (src/vfs)")                            \
 	X(INODE,	true,	false,	"attributes and size of a file (src/vfs)")                       \
 	X(FOLIO,	true,	true,	"a folio's pages: who reads, cleans or removes them; nests in ascending order") \
-	X(RMAP,		false,	false,	"the list of address ranges that map a file (src/cache)")        \
+	X(RMAP,		true,	false,	"the list of address ranges that map a file (src/cache)")        \
 	X(INDEX,	false,	false,	"a mapping's folios and their marks (src/cache)")                \
 	X(MM,		false,	false,	"the address ranges of a process (src/mm); sets the thread's flag") \
 	X(PT,		false,	true,	"a table of page table entries (src/mm); fork nests parent, child") \

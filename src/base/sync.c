@@ -41,48 +41,50 @@ void sync_violation(const char *what, enum lock_class class)
 }
 
 #ifdef PINFS_LOCK_CHECKS
+_Static_assert(LOCK_CLASS_COUNT <= 32, "classes fit a word");
+
+/* The lowest lock in the order that the thread holds. */
+static enum lock_class lowest(void)
+{
+	return (enum lock_class)(31 - __builtin_clz(sync_self.held));
+}
+
 void sync_lock_taken(enum lock_class class, bool tried)
 {
 	struct sync_self *self = &sync_self;
 
 	/* Who only tries can't wait in a circle. */
-	for (unsigned i = 0; !tried && i < self->depth; i++) {
-		if (self->held[i] > class || (self->held[i] == class && !classes[class].nests)) {
-			log_error("the lock %s (%s) is taken under %s (%s)", classes[class].name, classes[class].what,
-				classes[self->held[i]].name, classes[self->held[i]].what);
-			abort();
-		}
-	}
-	if (self->depth == SYNC_HELD_MAX) {
-		log_error("more than %u locks are held", SYNC_HELD_MAX);
+	if (!tried && self->held && (lowest() > class || (lowest() == class && !classes[class].nests))) {
+		log_error("the lock %s (%s) is taken under %s (%s)", classes[class].name, classes[class].what,
+			classes[lowest()].name, classes[lowest()].what);
 		abort();
 	}
-	self->held[self->depth++] = (uint8_t)class;
+	self->held |= 1u << class;
+	self->count[class]++;
 	self->mm_held += class == LOCK_MM;
 }
 
 void sync_lock_dropped(enum lock_class class)
 {
 	struct sync_self *self = &sync_self;
-	unsigned i = self->depth;
 
-	while (i && self->held[i - 1] != class)
-		i--;
-	if (!i) {
+	if (!self->count[class]) {
 		log_error("the lock %s is dropped, but not held", classes[class].name);
 		abort();
 	}
-	for (; i < self->depth; i++)
-		self->held[i - 1] = self->held[i];
-	self->depth--;
+	if (!--self->count[class])
+		self->held &= ~(1u << class);
 	self->mm_held -= class == LOCK_MM;
 }
 
 void sync_check_may_sleep(const char *what)
 {
-	for (unsigned i = 0; i < sync_self.depth; i++)
-		if (!classes[sync_self.held[i]].sleeps)
-			sync_violation(what, sync_self.held[i]);
+#define LOCK_CLASS_SLEEPS(name, sleeps, nests, what) (sleeps ? 1u << LOCK_##name : 0) |
+	static const uint32_t allowed = LOCK_CLASSES(LOCK_CLASS_SLEEPS) 0;
+#undef LOCK_CLASS_SLEEPS
+
+	if (sync_self.held & ~allowed)
+		sync_violation(what, (enum lock_class)__builtin_ctz(sync_self.held & ~allowed));
 }
 #endif
 

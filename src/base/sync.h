@@ -20,12 +20,10 @@
 
 /* ---- what the validator knows of this thread ---- */
 
-#define SYNC_HELD_MAX 16u
-
 struct sync_self {
 	unsigned mm_held; /* R8: the thread's flag; kept in every build */
-	unsigned depth;	  /* locks held; only with PINFS_LOCK_CHECKS, as the rest */
-	uint8_t held[SYNC_HELD_MAX];
+	uint32_t held;	  /* classes of which it holds a lock; only with PINFS_LOCK_CHECKS, as the rest */
+	uint16_t count[LOCK_CLASS_COUNT]; /* how many of each */
 };
 extern _Thread_local struct sync_self sync_self;
 
@@ -188,7 +186,14 @@ SYNC_ATOMICS(a64, uint64_t)
 /* The full barrier: what stands before is seen by everybody before anything after it is read. */
 static inline void sync_mb(void)
 {
+#ifdef __SANITIZE_THREAD__
+	/* ThreadSanitizer knows no fences; on the processors that it runs on this is one. */
+	_Atomic int barrier = 0;
+
+	atomic_fetch_add_explicit(&barrier, 1, memory_order_seq_cst);
+#else
 	atomic_thread_fence(memory_order_seq_cst);
+#endif
 }
 
 /* In a loop that waits for another thread's next instructions. */

@@ -1,105 +1,102 @@
 /* SPDX-License-Identifier: MIT */
 #include "cache/arena.h"
 
-#include <assert.h>
-#include <sys/mman.h>
-
 int arena_init(struct arena *a, size_t capacity, size_t limit)
 {
-	capacity = align_up(capacity, (size_t)ARENA_PAGE_SIZE << (ARENA_ORDERS - 1));
-	*a = (struct arena){.capacity = (uint32_t)(capacity >> ARENA_PAGE_SHIFT)};
-	if (capacity >> ARENA_PAGE_SHIFT >= ARENA_NONE)
+	size_t frames, table;
+	int r;
+
+	capacity = align_up(capacity, (size_t)CACHE_PAGE_SIZE << CACHE_ORDER_MAX);
+	frames = capacity >> CACHE_PAGE_SHIFT;
+	if (frames >= FRAME_NONE)
 		return -ENOMEM;
+	*a = (struct arena){.capacity = (uint32_t)frames};
+	/* The page memory begins as aligned as its largest folio, for those who map it. */
+	table = align_up(frames * sizeof(struct folio), (size_t)CACHE_PAGE_SIZE << CACHE_ORDER_MAX);
+	r = mem_region_new("pinfs cache", table + capacity, &a->region);
+	if (r < 0)
+		return r;
+	a->frames = (void *)a->region.base;
+	a->memory = a->region.base + table;
 	for (unsigned o = 0; o < ARENA_ORDERS; o++)
-		a->heads[o] = ARENA_NONE;
-	a->base = mmap(NULL, capacity, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-	if (a->base == MAP_FAILED) {
-		a->base = NULL;
-		return -ENOMEM;
-	}
-	/* A core dump of a crashed daemon needs its structures, not the contents of files. */
-	madvise(a->base, capacity, MADV_DONTDUMP);
-	a->pages = calloc(a->capacity, sizeof(*a->pages));
-	if (!a->pages) {
-		munmap(a->base, capacity);
-		a->base = NULL;
-		return -ENOMEM;
-	}
+		a->heads[o] = FRAME_NONE;
 	mutex_init(&a->lock, LOCK_ARENA);
-	a->limit = MIN((uint32_t)(limit >> ARENA_PAGE_SHIFT), a->capacity);
+	a->limit = MIN((uint32_t)(limit >> CACHE_PAGE_SHIFT), a->capacity);
 	return 0;
 }
 
 void arena_destroy(struct arena *a)
 {
-	if (!a->base)
+	if (!a->region.base)
 		return;
-	munmap(a->base, (size_t)a->capacity << ARENA_PAGE_SHIFT);
-	free(a->pages);
+	mem_region_free(&a->region);
 	mutex_destroy(&a->lock);
-	a->base = NULL;
 }
 
 void arena_raise_limit(struct arena *a, size_t limit)
 {
 	mutex_lock(&a->lock);
-	a->limit = MIN(MAX(a->limit, (uint32_t)(limit >> ARENA_PAGE_SHIFT)), a->capacity);
+	a->limit = MIN(MAX(a->limit, (uint32_t)(limit >> CACHE_PAGE_SHIFT)), a->capacity);
 	mutex_unlock(&a->lock);
 }
 
-static void list_push_locked(struct arena *a, uint32_t page, unsigned order)
+static void list_push_locked(struct arena *a, uint32_t frame, unsigned order)
 {
-	struct arena_page *p = &a->pages[page];
+	struct folio *f = &a->frames[frame];
 
-	*p = (struct arena_page){.next = a->heads[order], .prev = ARENA_NONE, .order = (uint8_t)order, .free = true};
-	if (p->next != ARENA_NONE)
-		a->pages[p->next].prev = page;
-	a->heads[order] = page;
+	f->next = a->heads[order];
+	f->prev = FRAME_NONE;
+	f->order = (uint8_t)order;
+	f->free = true;
+	if (f->next != FRAME_NONE)
+		a->frames[f->next].prev = frame;
+	a->heads[order] = frame;
 }
 
-static void list_remove_locked(struct arena *a, uint32_t page)
+static void list_remove_locked(struct arena *a, uint32_t frame)
 {
-	struct arena_page *p = &a->pages[page];
+	struct folio *f = &a->frames[frame];
 
-	if (p->prev != ARENA_NONE)
-		a->pages[p->prev].next = p->next;
+	if (f->prev != FRAME_NONE)
+		a->frames[f->prev].next = f->next;
 	else
-		a->heads[p->order] = p->next;
-	if (p->next != ARENA_NONE)
-		a->pages[p->next].prev = p->prev;
-	p->free = false;
+		a->heads[f->order] = f->next;
+	if (f->next != FRAME_NONE)
+		a->frames[f->next].prev = f->prev;
+	f->free = false;
 }
 
 /* Puts one aligned chunk on its list, merged with its buddy as often as that is free too. */
-static void chunk_free_locked(struct arena *a, uint32_t page, unsigned order)
+static void chunk_free_locked(struct arena *a, uint32_t frame, unsigned order)
 {
 	while (order + 1 < ARENA_ORDERS) {
-		uint32_t buddy = page ^ (1u << order);
+		uint32_t buddy = frame ^ (1u << order);
 
-		/* Pages that never were in use have not `free` set. */
-		if (buddy >= a->capacity || !a->pages[buddy].free || a->pages[buddy].order != order)
+		/* Frames that never were in use have not `free` set. */
+		if (buddy >= a->capacity || !a->frames[buddy].free || a->frames[buddy].order != order)
 			break;
 		list_remove_locked(a, buddy);
-		page &= ~(1u << order);
+		frame &= ~(1u << order);
 		order++;
 	}
-	list_push_locked(a, page, order);
+	list_push_locked(a, frame, order);
 }
 
-static void range_free_locked(struct arena *a, uint32_t page, uint32_t count)
+/* The run in chunks as large as their alignment allows. */
+static void range_free_locked(struct arena *a, uint32_t frame, uint32_t count)
 {
 	while (count) {
 		unsigned order = 0;
 
-		while (order + 1 < ARENA_ORDERS && !(page & (1u << order)) && (2u << order) <= count)
+		while (order + 1 < ARENA_ORDERS && !(frame & ((2u << order) - 1)) && (2u << order) <= count)
 			order++;
-		chunk_free_locked(a, page, order);
-		page += 1u << order;
+		chunk_free_locked(a, frame, order);
+		frame += 1u << order;
 		count -= 1u << order;
 	}
 }
 
-/* Fresh memory for at least one chunk of this order: the pages up to it go on the lists. */
+/* Fresh memory for at least one chunk of this order: the frames up to it go on the lists. */
 static bool grow_locked(struct arena *a, unsigned order)
 {
 	uint32_t end = (uint32_t)align_up(a->grown, 1u << order) + (1u << order);
@@ -111,43 +108,47 @@ static bool grow_locked(struct arena *a, unsigned order)
 	return true;
 }
 
-static uint32_t take_locked(struct arena *a, unsigned order, unsigned below)
+static uint32_t take_locked(struct arena *a, unsigned order)
 {
-	for (unsigned o = order; o < below; o++) {
-		uint32_t page = a->heads[o];
+	for (unsigned o = order; o < ARENA_ORDERS; o++) {
+		uint32_t frame = a->heads[o];
 
-		if (page == ARENA_NONE)
+		if (frame == FRAME_NONE)
 			continue;
-		list_remove_locked(a, page);
+		list_remove_locked(a, frame);
 		while (o > order) {
 			o--;
-			list_push_locked(a, page + (1u << o), o);
+			list_push_locked(a, frame + (1u << o), o);
 		}
-		a->used += 1u << order;
-		return page;
+		return frame;
 	}
-	return ARENA_NONE;
+	return FRAME_NONE;
 }
 
-uint32_t arena_alloc(struct arena *a, unsigned order, enum arena_source source, unsigned below)
+uint32_t arena_alloc(struct arena *a, uint32_t count, enum arena_source source)
 {
-	uint32_t page;
+	unsigned order = arena_order((size_t)count << CACHE_PAGE_SHIFT);
+	uint32_t frame;
 
-	assert(order < ARENA_ORDERS);
+	assert(count && order < ARENA_ORDERS);
 	mutex_lock(&a->lock);
-	page = take_locked(a, order, source == ARENA_PARTIAL ? MIN(below, ARENA_ORDERS) : ARENA_ORDERS);
-	if (page == ARENA_NONE && source == ARENA_FRESH && grow_locked(a, order))
-		page = take_locked(a, order, ARENA_ORDERS);
+	frame = take_locked(a, order);
+	if (frame == FRAME_NONE && source == ARENA_FRESH && grow_locked(a, order))
+		frame = take_locked(a, order);
+	if (frame != FRAME_NONE) {
+		a->used += count;
+		range_free_locked(a, frame + count, (1u << order) - count);
+	}
 	mutex_unlock(&a->lock);
-	return page;
+	return frame;
 }
 
-void arena_free(struct arena *a, uint32_t page, uint32_t count)
+void arena_free(struct arena *a, uint32_t frame, uint32_t count)
 {
 	mutex_lock(&a->lock);
-	assert(count <= a->used && page < a->grown && count <= a->grown - page);
+	assert(count <= a->used && frame < a->grown && count <= a->grown - frame);
 	a->used -= count;
-	range_free_locked(a, page, count);
+	range_free_locked(a, frame, count);
 	mutex_unlock(&a->lock);
 }
 
@@ -156,7 +157,7 @@ size_t arena_limit(struct arena *a)
 	size_t n;
 
 	mutex_lock(&a->lock);
-	n = (size_t)a->limit << ARENA_PAGE_SHIFT;
+	n = (size_t)a->limit << CACHE_PAGE_SHIFT;
 	mutex_unlock(&a->lock);
 	return n;
 }
@@ -166,7 +167,7 @@ size_t arena_used(struct arena *a)
 	size_t n;
 
 	mutex_lock(&a->lock);
-	n = (size_t)a->used << ARENA_PAGE_SHIFT;
+	n = (size_t)a->used << CACHE_PAGE_SHIFT;
 	mutex_unlock(&a->lock);
 	return n;
 }

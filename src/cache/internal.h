@@ -1,90 +1,64 @@
 /* SPDX-License-Identifier: MIT */
-/*
- * What the files of src/cache share.
- *
- * A block:
- *
- *	           block_insert            block_complete
- *	(absent) ───────────────► FILLING ───────────────► UPTODATE ──► (absent)   block_evict: no references
- *	                             │
- *	                             └───────────────────► FAILED ────► (freed)    with its last reference
- *	                                block_complete: out of the hash at once
- *
- * FILLING: in the hash; whoever fills it and whoever waits holds a reference. Its bytes belong to the filler.
- * UPTODATE: in the hash and in one of its shard's lists; its bytes don't change.
- * FAILED: in no hash and no list; exists only for those who waited, to read `error`.
- */
+/* What the files of src/cache share. */
 #ifndef PINFS_CACHE_INTERNAL_H
 #define PINFS_CACHE_INTERNAL_H
 
-#include "base/sync.h"
 #include "cache/arena.h"
 #include "cache/cache.h"
+#include "cache/index.h"
+#include "cache/trace.h"
+#include "cache/variant.h"
 
-#define CACHE_BLOCK_MAX (1u << 20)
-#define SHARDS 16u /* a power of two */
 #define STREAMS 8u
 #define RA_QUEUE 64u
 #define RA_THREADS_MAX 16u
-/* Cold blocks are kept this long: another request for the rest of the block may be under way. */
+/* Cold folios are kept this long: another request for the rest of the unit may be under way. */
 #define COLD_SLACK (4u << 20)
 
-enum block_state {
-	BLOCK_FILLING,
-	BLOCK_UPTODATE,
-	BLOCK_FAILED,
+struct queue {
+	uint32_t newest, oldest; /* frames */
 };
 
-struct block_list {
-	struct cache_block *newest, *oldest;
-};
-
-struct cache_block {
-	struct cache_mapping *mapping; /* const */
-	uint64_t index;		       /* const */
-	struct cache_block *hash_next; /* shard lock, as all below */
-	struct cache_block *newer, *older;
-	enum block_state state;
-	bool visited;	/* got since the hand last passed */
-	bool cold;	/* in the shard's cold list, not in its main list */
-	bool marker;	/* reading this block is the time to read further ahead */
-	bool readahead; /* fetched ahead, and nobody has wanted it so far */
-	unsigned refs, waiters;
-	int error;
-	uint32_t page, pages; /* in the arena: the filler's while FILLING, then const */
-	uint32_t len;
-};
-
-struct shard {
-	struct mutex lock;
-	struct cond filled;
-	struct cache_block **buckets;
-	struct block_list main; /* SIEVE: newest first; the hand walks from the oldest to the newest */
-	struct block_list cold; /* first in, first out */
-	struct cache_block *hand;
-	uint64_t hits, waits, readahead_used;
+/* One counter, beside others that other threads count: the groups keep them apart. */
+#define COUNTER_GROUPS 8u
+struct counters {
+#define CACHE_COUNTER_ATOMIC(name, what) struct a64 name;
+	CACHE_COUNTERS(CACHE_COUNTER_ATOMIC)
+#undef CACHE_COUNTER_ATOMIC
 } __attribute__((aligned(64)));
 
 struct ra_job {
 	struct cache_mapping *mapping;
 	uint64_t first;
 	unsigned count;
-	bool mark; /* its first block gets the marker */
+	bool mark; /* its first folio gets the marker */
 };
 
 struct cache {
 	struct arena arena;
-	unsigned max_order; /* of all mappings' blocks; changes only in cache_mapping_new() */
-	unsigned bucket_mask;
-	struct shard shards[SHARDS];
+	struct index_pool nodes;
+	unsigned max_order; /* of all mappings' units; changes only in cache_mapping_new() */
+	struct counters counters[COUNTER_GROUPS];
+	struct trace trace;
+
+	struct mutex mappings_lock;
+	struct cache_mapping **mappings; /* mappings_lock; by number, from 1 */
+	size_t mappings_size;		 /* mappings_lock */
+	uint32_t mappings_hint;		 /* mappings_lock */
+	uint32_t mappings_dirty;	 /* mappings_lock: the last one that mapping_next_dirty() gave */
+
+	struct mutex reclaim_lock;
+	struct queue main; /* reclaim_lock. SIEVE: newest first; the hand walks from the oldest to the newest */
+	struct queue cold; /* reclaim_lock. First in, first out */
+	uint32_t hand;	   /* reclaim_lock */
+	uint32_t queued;   /* reclaim_lock: folios in both */
+	struct a64 cold_bytes;
+
+	struct a64 dirty;	/* pages, of all mappings */
+	size_t dirty_limit;	/* pages; const. More: who makes pages dirty has to write some */
 
 	/* Waiting for memory: an event count. */
-	struct mutex memory_lock;
-	struct cond memory_freed;
-	uint64_t memory_events;	    /* memory_lock */
-	atomic_uint memory_waiters;
-	atomic_uint next_shard[2];  /* where the next eviction begins; of cold blocks: [1] */
-	atomic_size_t cold_bytes;
+	struct a32 memory_events, memory_waiters;
 
 	/* Admission: see cache_reserve(). */
 	struct mutex reserve_lock;
@@ -100,16 +74,13 @@ struct cache {
 	unsigned ra_wanted, ra_started, ra_idle;
 	bool ra_stop;
 	pthread_t ra_threads[RA_THREADS_MAX];
-
-	atomic_uint_fast64_t misses, fills, fill_errors, readahead, evictions;
-	atomic_uint mappings; /* for their numbers */
 };
 
-/* One reader (or several that look like one) who goes through ascending blocks. */
+/* One reader (or several that look like one) who goes through ascending units. */
 struct stream {
-	uint64_t next;	 /* the block after the last one wanted */
+	uint64_t next;	 /* the unit after the last one wanted */
 	uint64_t end;	 /* everything before was asked for */
-	unsigned window; /* blocks to read ahead; 0: not yet known to ascend */
+	unsigned window; /* units to read ahead; 0: not yet known to ascend */
 	uint64_t used;	 /* clock, for replacement */
 };
 
@@ -117,10 +88,27 @@ struct cache_mapping {
 	struct cache *cache;
 	const struct cache_ops *ops;
 	void *owner;
-	uint32_t block_size;
-	unsigned order;
-	unsigned id;
-	uint64_t count;
+	uint32_t unit_size;
+	unsigned order; /* of a unit, in pages */
+	unsigned flags; /* CACHE_MAPPING_* */
+	uint32_t number;
+	struct a64 size; /* bytes; changed by whoever has the owner's inode lock */
+
+	struct mutex lock;   /* INDEX */
+	struct index index;  /* changes under lock */
+	uint64_t folios;     /* lock: folios in the index */
+	struct a64 dirty;    /* changes under lock: pages that are dirty */
+	uint32_t cuts;	     /* lock: truncations and holes so far */
+	bool cutting;	     /* lock: one is under way; the owner has one at a time */
+	uint64_t cut_first, cut_end; /* lock: pages of the last one */
+	struct a32 cut_done; /* to wait for its end */
+	struct a32 errors;   /* errseq: see writeback.c */
+	struct a32 writers;  /* batches whose writeback is under way */
+	struct a32 users;    /* who works on it without holding one of its folios; see mapping_next_dirty() */
+	bool ending;	     /* cache.mappings_lock: nobody becomes a user any more */
+
+	struct mutex rmap_lock;
+	struct cache_rmap *rmaps; /* rmap_lock */
 
 	struct mutex stream_lock;
 	struct stream streams[STREAMS]; /* stream_lock */
@@ -128,33 +116,129 @@ struct cache_mapping {
 	unsigned ra_running;		/* cache.ra_lock: jobs being worked on */
 };
 
-/* ---- cache.c ---- */
+/* ---- counters.c ---- */
 
-struct shard *shard_of(struct cache *cache, const struct cache_mapping *mapping, uint64_t index, unsigned *ret_bucket);
-struct cache_block *block_find_locked(struct shard *shard, unsigned bucket, const struct cache_mapping *mapping,
-	uint64_t index);
-/* A new FILLING block with one reference, in the hash. */
-void block_insert_locked(struct shard *shard, unsigned bucket, struct cache_block *block);
-void block_list_remove_locked(struct cache *cache, struct shard *shard, struct cache_block *block);
-void block_list_push_locked(struct cache *cache, struct shard *shard, struct cache_block *block, bool cold);
-void block_unhash_locked(struct cache *cache, struct shard *shard, struct cache_block *block);
-struct cache_block *block_new(struct cache_mapping *mapping, uint64_t index);
-/* Publishes the result of a fill and wakes who waits for it. keep: the caller's reference becomes a reader's. */
-void block_complete(struct cache_block *block, const struct cache_fill *fill, bool keep);
+unsigned counter_group(void);
+#define counter_add(cache, name, n) a64_count(&(cache)->counters[counter_group()].name, (n))
+#define counter_inc(cache, name) counter_add(cache, name, 1)
+
+/* ---- folio.c ---- */
+
+static inline struct folio *folio_at(const struct cache *c, uint32_t frame)
+{
+	return &c->arena.frames[frame];
+}
+static inline uint32_t folio_no(const struct cache *c, const struct folio *f)
+{
+	return (uint32_t)(f - c->arena.frames);
+}
+static inline uint8_t *folio_data(const struct cache *c, const struct folio *f)
+{
+	return arena_address(&c->arena, folio_no(c, f));
+}
+static inline uint64_t folio_first_page(const struct cache_mapping *m, const struct folio *f)
+{
+	return f->unit << m->order;
+}
+/* A reference, unless nobody has one any more. */
+bool folio_try_get(struct folio *folio);
+/* From `refs` references to none: nobody can get one any more. False: somebody has got another one. */
+bool folio_freeze(struct folio *folio, uint32_t refs);
+/* Any page of it pinned? Orders nothing by itself. */
+bool folio_pinned(const struct cache *cache, const struct folio *folio);
+bool folio_dirty(const struct folio *folio);
+/*
+ * A new one, locked, with `refs` references; frames are the caller's. From then on a reader whose look-up has gone astray
+ * may reference it, so all that identifies it is there before.
+ */
+struct folio *folio_init(struct cache *cache, uint32_t frame, unsigned pages, unsigned refs, uint32_t mapping,
+	uint64_t unit, uint32_t len);
+/* All that the last reference did: frees the memory, or parks it for the last unpin. */
+void folio_release(struct cache *cache, struct folio *folio);
+void page_wait_writeback(struct folio *page);
+void page_end_writeback(struct folio *page);
+
+/* ---- mapping.c ---- */
+
+/* The folio of a unit with a reference, if it is there. Takes no lock. */
+struct folio *mapping_find(const struct cache_mapping *mapping, uint64_t unit);
+/*
+ * Puts a new folio (locked, with one reference for the mapping beside the caller's) in; or, if there is one meanwhile,
+ * references that and returns it: one critical section. NULL: inserted.
+ */
+struct folio *mapping_insert(struct cache_mapping *mapping, struct folio *folio, unsigned *nodes);
+/*
+ * Makes a folio that was read uptodate; or false: pages of it have left the file since the read began, so what was read
+ * may be what is no longer there.
+ */
+bool mapping_publish(struct cache_mapping *mapping, struct folio *folio);
+/* Pages [first, end) begin to leave the file, or have left it. */
+void mapping_cut_begin(struct cache_mapping *mapping, uint64_t first, uint64_t end);
+void mapping_cut_end(struct cache_mapping *mapping);
+/* Sleeps while pages of the unit are leaving. */
+void mapping_cut_wait(struct cache_mapping *mapping, uint64_t unit);
+/* Takes a locked folio out of the mapping; the mapping's reference becomes the caller's. Its marks go. */
+void mapping_remove(struct cache_mapping *mapping, struct folio *folio);
+/*
+ * The same for a folio that nobody but the mapping and the caller references, whose references both go: it is frozen, and
+ * the caller's to free. False: somebody has got one meanwhile, nothing was done.
+ */
+bool mapping_evict(struct cache_mapping *mapping, struct folio *folio);
+/* The next folio from *unit on with a reference, and *unit its place; NULL: no more. */
+struct folio *mapping_next(struct cache_mapping *mapping, uint64_t *unit, bool dirty);
+/* Says that n pages of a folio became dirty, or -n clean; after their state says so. */
+void mapping_account_dirty(struct cache_mapping *mapping, struct folio *folio, int n);
+/* Makes a page of an attached folio dirty again, which it was. False: it is dirty. No lock of the folio is needed. */
+bool mapping_redirty(struct cache_mapping *mapping, struct folio *folio, struct folio *page);
+/* Some mapping with dirty pages, that stays until mapping_put(); NULL: none. */
+struct cache_mapping *mapping_next_dirty(struct cache *cache);
+void mapping_put(struct cache_mapping *mapping);
+/* Has every address range write-protect, or drop, these pages. Sleeps. */
+void mapping_mkclean(struct cache_mapping *mapping, uint64_t page, unsigned count);
+void mapping_zap(struct cache_mapping *mapping, uint64_t page, uint64_t count);
+unsigned mapping_unit_bytes(struct cache_mapping *mapping, uint64_t unit, int *ret_error);
 
 /* ---- memory.c ---- */
 
-/* Memory for a block of 2^order pages: its first page. wait: sleep until there is some; else ARENA_NONE. */
-uint32_t memory_alloc(struct cache *cache, unsigned order, bool wait);
-/* After something became evictable or free. Called without locks. */
+/* The first of `count` frames. wait: sleep until there are some; else FRAME_NONE. */
+uint32_t memory_alloc(struct cache *cache, unsigned count, bool wait);
+void memory_free(struct cache *cache, uint32_t frame, unsigned count);
+/* After something became evictable or free. Called without locks that don't sleep. */
 void memory_event(struct cache *cache);
-/* Gives back what a block of `len` bytes doesn't need of its 2^order pages; may move the bytes. */
-void memory_trim(struct cache *cache, struct cache_block *block, uint32_t len);
+
+/* ---- reclaim.c ---- */
+
+void queue_add(struct cache *cache, struct folio *folio, bool cold);
+/* Out of whatever queue it is in. */
+void queue_remove(struct cache *cache, struct folio *folio);
+/* Frees this one, if it may be. Consumes the reference. */
+bool folio_reclaim(struct cache *cache, struct folio *folio);
+/* Frees one folio: a cold one, or the one that SIEVE chooses. False: none can be freed. */
+bool reclaim_one(struct cache *cache, bool cold);
+
+/* ---- fill.c ---- */
+
+/* A folio for a unit, not in the mapping. -ENOMEM, or what `size` says. wait: for memory. */
+int unit_alloc(struct cache_mapping *mapping, uint64_t unit, bool wait, struct folio **ret);
+/* A new folio that came too late, or for nothing: unlocks and frees it. */
+void unit_discard(struct cache *cache, struct folio *folio);
+/* Publishes the result of reading a folio that the caller has inserted and locked; unlocks it. The reference stays. Its error. */
+int unit_complete(struct cache_mapping *mapping, struct folio *folio, const struct cache_fill *fill);
+
+/* ---- truncate.c ---- */
+
+/* All folios leave; the owner keeps what it has. */
+void mapping_drop(struct cache_mapping *mapping);
+
+/* ---- writeback.c ---- */
+
+/* Has some mapping write a few pages, so that memory can be reclaimed. False: there was nothing to write, or it failed. */
+bool writeback_for_memory(struct cache *cache);
 
 /* ---- readahead.c ---- */
 
-/* Block `index` was missing, or had the marker; it and the run - 1 blocks after it are wanted now. */
-void readahead_access(struct cache_mapping *mapping, uint64_t index, unsigned run);
+/* Unit `unit` was missing, or had the marker; it and the run - 1 units after it are wanted now. */
+void readahead_access(struct cache_mapping *mapping, uint64_t unit, unsigned run);
 void readahead_init(struct cache *cache, unsigned threads);
 /* Ends the threads. */
 void readahead_destroy(struct cache *cache);

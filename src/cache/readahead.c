@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Readahead: who goes up through a mapping's blocks, and fetching what comes next.
+ * Readahead: who goes up through a mapping's units, and fetching what comes next.
  *
- * The detection costs nothing for blocks that are there: it runs when a block is missing, and when a block with the
- * marker is read (as the kernel's PG_readahead: the first block of the newest batch). Blocks are given to the threads
- * in jobs, each of which is one fill of neighbours and so, mostly, one large read.
+ * The detection costs nothing for units that are there: it runs when one is missing, and when one with the marker is
+ * read (as the kernel's PG_readahead: the first unit of the newest batch). Units are given to the threads
+ * in jobs, each of which is one read of neighbours and so, mostly, one large read.
  */
 #include "cache/internal.h"
 
@@ -13,10 +13,9 @@
 #define RA_START_BYTES (128u << 10)
 #define RA_BATCH_BYTES (2u << 20) /* twice this is read ahead at most */
 #define RA_JOB_BYTES (512u << 10)
-#define RA_RUN_MAX 128u /* blocks in one fill */
+#define RA_RUN_MAX 128u /* units in one read */
 /* Requests of one reader arrive slightly out of order when several threads serve them. */
 #define STREAM_SLACK 2u
-
 
 static void *ra_thread(void *arg);
 
@@ -50,76 +49,68 @@ static bool job_push(struct cache *c, const struct ra_job *job)
 	return pushed;
 }
 
-/* Where a block stands: absent; or there, and then it gets the marker if `mark`. */
-static bool block_present(struct cache_mapping *m, uint64_t index, bool mark)
+/* Is the unit there? Then it gets the marker, if `mark`. */
+static bool unit_present(struct cache_mapping *m, uint64_t unit, bool mark)
 {
-	unsigned bucket;
-	struct shard *s = shard_of(m->cache, m, index, &bucket);
-	struct cache_block *b;
+	struct folio *f = mapping_find(m, unit);
 
-	mutex_lock(&s->lock);
-	b = block_find_locked(s, bucket, m, index);
-	if (b && mark)
-		b->marker = true;
-	mutex_unlock(&s->lock);
-	return b;
+	if (!f)
+		return false;
+	if (mark)
+		a32_fetch_or(&f->flags, FOLIO_MARKER);
+	folio_put(m->cache, f);
+	return true;
 }
 
-/* Inserts a block to be fetched. 0; -EEXIST: it has come meanwhile; -ENOMEM: there is no memory to spare. */
-static int block_claim(struct cache_mapping *m, uint64_t index, bool mark, struct cache_block **ret)
+/* Puts a unit in, to be read. 0; -EEXIST: it has come meanwhile; else there is nothing to spare, or no such unit. */
+static int unit_claim(struct cache_mapping *m, uint64_t unit, bool mark, struct folio **ret)
 {
 	struct cache *c = m->cache;
-	struct cache_block *b, *there;
-	unsigned bucket;
-	struct shard *s = shard_of(c, m, index, &bucket);
+	struct folio *f, *there = NULL;
+	unsigned nodes;
+	int r;
 
-	b = block_new(m, index);
-	if (!b)
-		return -ENOMEM;
-	b->page = memory_alloc(c, m->order, false);
-	b->pages = 1u << m->order;
-	b->readahead = true;
-	b->marker = mark;
-	if (b->page == ARENA_NONE) {
-		free(b);
-		return -ENOMEM;
+	r = unit_alloc(m, unit, false, &f);
+	if (r < 0)
+		return r;
+	a32_fetch_or(&f->flags, FOLIO_AHEAD | (mark ? (uint32_t)FOLIO_MARKER : 0));
+	r = index_reserve(&c->nodes, unit, &nodes);
+	if (r == 0) {
+		there = mapping_insert(m, f, &nodes);
+		index_unreserve(&c->nodes, nodes);
 	}
-	mutex_lock(&s->lock);
-	there = block_find_locked(s, bucket, m, index);
-	if (!there)
-		block_insert_locked(s, bucket, b);
-	mutex_unlock(&s->lock);
-	if (!there) {
-		*ret = b;
+	if (r == 0 && !there) {
+		*ret = f;
 		return 0;
 	}
-	arena_free(&c->arena, b->page, b->pages);
-	free(b);
+	unit_discard(c, f);
+	if (there)
+		folio_put(c, there);
 	memory_event(c);
-	return -EEXIST;
+	return r < 0 ? r : -EEXIST;
 }
 
-/* Fetches the blocks of a job that are missing, run by run. */
+/* Reads the units of a job that are missing, run by run. */
 static void job_run(struct cache *c, const struct ra_job *job)
 {
 	struct cache_mapping *m = job->mapping;
-	struct cache_block *blocks[RA_RUN_MAX];
+	struct folio *folios[RA_RUN_MAX];
 	struct cache_fill fills[RA_RUN_MAX];
 	unsigned i = 0;
 	int r = 0;
 
-	while (i < job->count && r != -ENOMEM) {
+	while (i < job->count && (r == 0 || r == -EEXIST)) {
 		uint64_t first = job->first + i;
 		unsigned n = 0;
 
 		while (i < job->count && n < RA_RUN_MAX) {
 			bool mark = job->mark && !i;
 
-			r = block_present(m, job->first + i, mark) ? -EEXIST :
-								     block_claim(m, job->first + i, mark, &blocks[n]);
+			r = unit_present(m, job->first + i, mark) ? -EEXIST :
+								    unit_claim(m, job->first + i, mark, &folios[n]);
 			if (r < 0)
 				break;
-			fills[n] = (struct cache_fill){.data = arena_address(&c->arena, blocks[n]->page)};
+			fills[n] = (struct cache_fill){.data = folio_data(c, folios[n]), .len = folios[n]->len};
 			n++;
 			i++;
 		}
@@ -127,13 +118,15 @@ static void job_run(struct cache *c, const struct ra_job *job)
 			i++;
 			continue;
 		}
-		m->ops->fill(m->owner, first, n, fills);
-		atomic_fetch_add_explicit(&c->readahead, n, memory_order_relaxed);
+		trace_event(&c->trace, read_begin, first, n);
+		m->ops->read(m->owner, first, n, fills);
+		trace_event(&c->trace, read_end, first, fills[0].error < 0 ? -fills[0].error : 0);
+		counter_add(c, pgreadahead, n);
 		for (unsigned k = 0; k < n; k++) {
-			if (!fills[k].error && !fills[k].len)
-				fills[k].error = -EIO;
-			block_complete(blocks[k], &fills[k], false);
+			unit_complete(m, folios[k], &fills[k]);
+			folio_put(c, folios[k]);
 		}
+		memory_event(c);
 	}
 }
 
@@ -169,7 +162,7 @@ static void *ra_thread(void *arg)
 }
 
 /* The stream that this access continues, or a new one in place of the one that was used least recently. */
-static struct stream *stream_find_locked(struct cache_mapping *m, uint64_t index, bool *ret_new)
+static struct stream *stream_find_locked(struct cache_mapping *m, uint64_t unit, bool *ret_new)
 {
 	struct stream *oldest = &m->streams[0];
 
@@ -177,14 +170,14 @@ static struct stream *stream_find_locked(struct cache_mapping *m, uint64_t index
 	for (unsigned i = 0; i < STREAMS; i++) {
 		struct stream *t = &m->streams[i];
 
-		if (t->used && index + STREAM_SLACK >= t->next && index <= MAX(t->end, t->next) + STREAM_SLACK) {
+		if (t->used && unit + STREAM_SLACK >= t->next && unit <= MAX(t->end, t->next) + STREAM_SLACK) {
 			t->used = ++m->stream_clock;
 			return t;
 		}
 		if (t->used < oldest->used)
 			oldest = t;
 	}
-	*oldest = (struct stream){.used = ++m->stream_clock, .next = index + 1, .end = index + 1};
+	*oldest = (struct stream){.used = ++m->stream_clock, .next = unit + 1, .end = unit + 1};
 	*ret_new = true;
 	return oldest;
 }
@@ -193,35 +186,36 @@ static struct stream *stream_find_locked(struct cache_mapping *m, uint64_t index
  * What shall be read ahead because of this access: [*ret_first, *ret_end); nothing if they are equal. The marker is at
  * the beginning of the newest batch, so that the next one is asked for while a whole batch is still to be read.
  */
-static void stream_advance_locked(struct cache_mapping *m, uint64_t index, unsigned run, uint64_t *ret_first,
+static void stream_advance_locked(struct cache_mapping *m, uint64_t unit, unsigned run, uint64_t *ret_first,
 	uint64_t *ret_end)
 {
 	size_t bytes = MIN((size_t)RA_BATCH_BYTES, m->cache->ra_limit);
-	unsigned most = (unsigned)MAX(bytes / m->block_size, 1u);
-	unsigned least = MIN(MAX(RA_START_BYTES / m->block_size, 1u), most);
-	uint64_t end = MIN(index + run, m->count);
+	unsigned most = (unsigned)MAX(bytes / m->unit_size, 1u);
+	unsigned least = MIN(MAX(RA_START_BYTES / m->unit_size, 1u), most);
+	uint64_t units = DIV_ROUND_UP(cache_size(m), m->unit_size), end;
 	bool new;
-	struct stream *t = stream_find_locked(m, index, &new);
+	struct stream *t = stream_find_locked(m, unit, &new);
 
+	end = MIN(unit + run, units);
 	t->next = MAX(t->next, end);
-	*ret_first = MAX(t->end, index + 1);
+	*ret_first = MAX(t->end, unit + 1);
 	if (!new && *ret_first <= t->next + most) {
 		t->window = t->window ? MIN(2 * t->window, most) : least;
-		end = MIN(MAX(end, *ret_first + t->window), m->count);
+		end = MIN(MAX(end, *ret_first + t->window), units);
 	}
 	*ret_end = t->end = MAX(*ret_first, end);
 }
 
-void readahead_access(struct cache_mapping *m, uint64_t index, unsigned run)
+void readahead_access(struct cache_mapping *m, uint64_t unit, unsigned run)
 {
-	unsigned per_job = MIN(MAX(RA_JOB_BYTES / m->block_size, 1u), RA_RUN_MAX);
+	unsigned per_job = MIN(MAX(RA_JOB_BYTES / m->unit_size, 1u), RA_RUN_MAX);
 	uint64_t first, end;
 	bool mark = true;
 
 	if (!m->cache->ra_limit)
 		return;
 	mutex_lock(&m->stream_lock);
-	stream_advance_locked(m, index, run, &first, &end);
+	stream_advance_locked(m, unit, run, &first, &end);
 	mutex_unlock(&m->stream_lock);
 	while (first < end) {
 		struct ra_job job = {.mapping = m, .first = first, .count = (unsigned)MIN(end - first, per_job), .mark = mark};

@@ -4,7 +4,16 @@
 
 #define FILL_BATCH 32u
 
-static void fill(void *owner, uint64_t first, unsigned count, struct cache_fill *fills)
+static int unit_size(void *owner, uint64_t unit)
+{
+	struct vfs *v = owner;
+	struct image_block b;
+	int r = image_block_get(v->image, unit, &b);
+
+	return r < 0 ? r : (int)b.raw;
+}
+
+static void read_units(void *owner, uint64_t first, unsigned count, struct cache_fill *fills)
 {
 	struct vfs *v = owner;
 
@@ -25,7 +34,7 @@ static void fill(void *owner, uint64_t first, unsigned count, struct cache_fill 
 	}
 }
 
-const struct cache_ops vfs_image_ops = {.fill = fill};
+const struct cache_ops vfs_image_ops = {.size = unit_size, .read = read_units};
 
 int vfs_seek(struct vfs *v, uint64_t ino, uint64_t offset, bool hole, uint64_t *ret)
 {

@@ -70,7 +70,8 @@ static int vfs_init(struct vfs *v, const struct vfs_options *o, char error[IMAGE
 	if (r == 0)
 		r = cache_new(&cache_options, &v->cache);
 	if (r == 0)
-		r = cache_mapping_new(v->cache, &vfs_image_ops, v, info->block_size, info->block_count, &v->blocks);
+		r = cache_mapping_new(v->cache, &vfs_image_ops, v, info->block_size,
+			info->block_count * info->block_size, 0, &v->blocks);
 	if (r < 0)
 		snprintf(error, IMAGE_ERROR_SIZE, "out of memory");
 	return r;

@@ -17,7 +17,7 @@ struct owner {
 	atomic_uint under_way[COUNT];
 	atomic_uint calls, longest;
 	_Atomic(uint64_t) fails; /* this block's fills fail; UINT64_MAX: none */
-	_Atomic(uint64_t) empty; /* this block's fills say neither length nor error */
+	_Atomic(uint64_t) empty; /* this block's reads bring nothing, and say no error */
 	bool short_blocks;	 /* every second block has 100 bytes */
 	/* While `closed`, fills wait. */
 	struct mutex lock;
@@ -34,6 +34,11 @@ static uint8_t byte_of(uint64_t index, uint32_t at)
 static uint32_t length_of(const struct owner *o, uint64_t index)
 {
 	return o->short_blocks && index % 2 ? 100 : o->block_size;
+}
+
+static int size_of(void *owner, uint64_t index)
+{
+	return (int)length_of(owner, index);
 }
 
 static void fill(void *owner, uint64_t first, unsigned count, struct cache_fill *fills)
@@ -58,8 +63,10 @@ static void fill(void *owner, uint64_t first, unsigned count, struct cache_fill 
 		atomic_fetch_add(&o->fills[index], 1);
 		if (index == atomic_load(&o->fails)) {
 			fills[i].error = -EIO;
-		} else if (index != atomic_load(&o->empty)) {
-			fills[i].len = length_of(o, index);
+		} else if (index == atomic_load(&o->empty)) {
+			fills[i].len = 0;
+		} else {
+			must(fills[i].len == length_of(o, index));
 			for (uint32_t at = 0; at < fills[i].len; at += 64)
 				fills[i].data[at] = byte_of(index, at);
 		}
@@ -75,7 +82,7 @@ static void gate(struct owner *o, bool closed)
 	mutex_unlock(&o->lock);
 }
 
-static const struct cache_ops ops = {.fill = fill};
+static const struct cache_ops ops = {.size = size_of, .read = fill};
 
 struct fixture {
 	struct owner *owner;
@@ -94,7 +101,8 @@ static struct fixture begin(uint32_t block_size, unsigned blocks, unsigned reada
 	mutex_init(&f.owner->lock, LOCK_TEST);
 	cond_init(&f.owner->opened);
 	assert_int_equal(cache_new(&options, &f.cache), 0);
-	assert_int_equal(cache_mapping_new(f.cache, &ops, f.owner, block_size, COUNT, &f.mapping), 0);
+	assert_int_equal(cache_mapping_new(f.cache, &ops, f.owner, block_size, (uint64_t)COUNT * block_size, 0,
+		&f.mapping), 0);
 	return f;
 }
 
@@ -151,8 +159,8 @@ static void second_get_is_a_hit(void **state)
 	assert_int_equal(touch(&f, 5, CACHE_KEEP), 0);
 	assert_int_equal(touch(&f, 5, CACHE_KEEP), 0);
 	assert_int_equal(f.owner->fills[5], 1);
-	assert_int_equal(stats(&f).hits, 1);
-	assert_int_equal(stats(&f).misses, 1);
+	assert_int_equal(stats(&f).count.cache_hit, 1);
+	assert_int_equal(stats(&f).count.cache_miss, 1);
 	end(&f);
 }
 
@@ -165,7 +173,7 @@ static void failed_fill_leaves_nothing(void **state)
 	assert_int_equal(touch(&f, 7, CACHE_KEEP), -EIO);
 	assert_int_equal(touch(&f, 8, CACHE_KEEP), -EIO);
 	assert_int_equal(stats(&f).used, 0);
-	assert_int_equal(stats(&f).fill_errors, 2);
+	assert_int_equal(stats(&f).count.pgpgin_error, 2);
 	f.owner->fails = f.owner->empty = UINT64_MAX;
 	assert_int_equal(touch(&f, 7, CACHE_KEEP), 0);
 	assert_int_equal(touch(&f, 8, CACHE_KEEP), 0);
@@ -189,7 +197,7 @@ static void *reader_main(void *arg)
 
 static bool seven_wait(struct fixture *f)
 {
-	return stats(f).waits == 7;
+	return stats(f).count.cache_wait == 7;
 }
 
 static void readers_of_one_block(uint64_t fails, int expected)
@@ -231,7 +239,7 @@ static void memory_stays_in_the_limit(void **state)
 		assert_int_equal(touch(&f, i, CACHE_KEEP), 0);
 		assert_true(stats(&f).used <= 16 * BLOCK);
 	}
-	assert_int_equal(stats(&f).evictions, 1000 - 16);
+	assert_int_equal(stats(&f).count.pgsteal, 1000 - 16);
 	end(&f);
 }
 
@@ -261,7 +269,7 @@ static void short_blocks_share_memory(void **state)
 	for (uint64_t i = 101; i < 301; i += 2)
 		assert_int_equal(touch(&f, i, CACHE_KEEP), 0);
 	assert_int_equal(stats(&f).used, 8 * BLOCK + 100 * 4096);
-	assert_int_equal(stats(&f).evictions, 0);
+	assert_int_equal(stats(&f).count.pgsteal, 0);
 	end(&f);
 }
 
@@ -300,7 +308,7 @@ static void cold_blocks_go_first(void **state)
 
 static bool two_ahead(struct fixture *f)
 {
-	return stats(f).readahead >= 2;
+	return stats(f).count.pgreadahead >= 2;
 }
 
 static uint64_t wanted;
@@ -316,13 +324,13 @@ static void ascending_reads_are_read_ahead(void **state)
 
 	assert_int_equal(touch(&f, 10, CACHE_KEEP), 0);
 	assert_int_equal(touch(&f, 11, CACHE_KEEP), 0);
-	misses = stats(&f).misses;
+	misses = stats(&f).count.cache_miss;
 	/* A reader who gives it time finds everything there. */
 	for (wanted = 12; wanted < 300; wanted++) {
 		wait_until(wanted_is_filled, &f);
 		assert_int_equal(touch(&f, wanted, CACHE_KEEP), 0);
 	}
-	assert_int_equal(stats(&f).misses, misses);
+	assert_int_equal(stats(&f).count.cache_miss, misses);
 	assert_true(f.owner->longest > 1);
 	for (uint64_t i = 0; i < COUNT; i++)
 		assert_true(f.owner->fills[i] <= 1);
@@ -345,13 +353,13 @@ static void scattered_reads_are_not_read_ahead(void **state)
 
 	for (uint64_t i = 0; i < 300; i++)
 		assert_int_equal(touch(&f, i * 1009 % COUNT, CACHE_KEEP), 0);
-	assert_int_equal(stats(&f).readahead, 0);
+	assert_int_equal(stats(&f).count.pgreadahead, 0);
 	end(&f);
 }
 
 static bool one_failed(struct fixture *f)
 {
-	return stats(f).fill_errors;
+	return stats(f).count.pgpgin_error;
 }
 
 /* A block that could not be read ahead is tried again by who wants it. */

@@ -1,0 +1,230 @@
+/* SPDX-License-Identifier: MIT */
+/* Reading: from a unit that is missing to a folio that is uptodate, once, however many want it. */
+#include "cache/internal.h"
+
+int unit_alloc(struct cache_mapping *m, uint64_t unit, bool wait, struct folio **ret)
+{
+	struct cache *c = m->cache;
+	unsigned bytes, pages;
+	uint32_t frame;
+	int r;
+
+	bytes = mapping_unit_bytes(m, unit, &r);
+	if (r < 0)
+		return r;
+	pages = (unsigned)DIV_ROUND_UP(bytes, CACHE_PAGE_SIZE);
+	frame = memory_alloc(c, pages, wait);
+	if (frame == FRAME_NONE)
+		return -ENOMEM;
+	/* One reference for the mapping, one for the caller. */
+	*ret = folio_init(c, frame, pages, 2, m->number, unit, bytes);
+	return 0;
+}
+
+void unit_discard(struct cache *c, struct folio *f)
+{
+	a32_fetch_or(&f->flags, FOLIO_DETACHED);
+	folio_unlock(f);
+	folio_put(c, f);
+	folio_put(c, f);
+}
+
+int unit_complete(struct cache_mapping *m, struct folio *f, const struct cache_fill *fill)
+{
+	struct cache *c = m->cache;
+	/* R13: a short read is a failed one. */
+	int error = fill->error < 0 ? fill->error : fill->len != f->len ? -EIO : 0;
+
+	if (error == 0) {
+		memset(folio_data(c, f) + f->len, 0, ((size_t)f->pages << CACHE_PAGE_SHIFT) - f->len);
+		if (!mapping_publish(m, f))
+			error = -ESTALE;
+	}
+	if (error < 0) {
+		/* R13: nothing of it is left; who waits reads why. */
+		if (error != -ESTALE)
+			counter_inc(c, pgpgin_error);
+		f->error = error;
+		mapping_remove(m, f);
+		a32_fetch_or(&f->flags, FOLIO_FAILED);
+	} else {
+		counter_inc(c, pgpgin);
+		queue_add(c, f, false);
+	}
+	assert_folio_state(c, f);
+	folio_unlock(f);
+	if (error < 0)
+		folio_put(c, f); /* the mapping's */
+	memory_event(c);
+	return error;
+}
+
+/* Reads a folio that this thread has just put into the mapping. On failure the reference is gone. */
+static int unit_read(struct cache_mapping *m, struct folio *f)
+{
+	struct cache_fill fill = {.data = folio_data(m->cache, f), .len = f->len};
+	int r;
+
+	sync_may_sleep("I/O");
+	trace_event(&m->cache->trace, read_begin, f->unit, 1);
+	m->ops->read(m->owner, f->unit, 1, &fill);
+	r = unit_complete(m, f, &fill);
+	trace_event(&m->cache->trace, read_end, f->unit, -r);
+	if (r < 0)
+		folio_put(m->cache, f);
+	return r;
+}
+
+/* Waits until a folio that another thread reads is done. On failure the reference is gone. -ESTALE: look again. */
+static int unit_wait(struct cache_mapping *m, struct folio *f)
+{
+	int r = 0;
+
+	counter_inc(m->cache, cache_wait);
+	folio_lock(f);
+	if (a32_read(&f->flags) & FOLIO_FAILED)
+		r = f->error;
+	else if (!folio_attached(f, m))
+		r = -ESTALE;
+	folio_unlock(f);
+	if (r < 0)
+		folio_put(m->cache, f);
+	return r;
+}
+
+/* Finds the folio, or puts in a new one that the caller has to read (*ret_new). */
+static int unit_find(struct cache_mapping *m, uint64_t unit, struct folio **ret, bool *ret_new)
+{
+	struct folio *f = mapping_find(m, unit), *there;
+	struct cache *c = m->cache;
+	unsigned nodes;
+	int r;
+
+	*ret_new = false;
+	if (f) {
+		*ret = f;
+		return 0;
+	}
+	r = unit_alloc(m, unit, true, &f);
+	if (r < 0)
+		return r;
+	r = index_reserve(&c->nodes, unit, &nodes);
+	if (r < 0) {
+		unit_discard(c, f);
+		return r;
+	}
+	there = mapping_insert(m, f, &nodes);
+	index_unreserve(&c->nodes, nodes);
+	if (there) {
+		unit_discard(c, f);
+		f = there;
+	}
+	*ret = f;
+	*ret_new = !there;
+	return 0;
+}
+
+/* The first use of what was read ahead says nothing about a second one. */
+static bool note_use(struct cache *c, struct folio *f)
+{
+	uint32_t flags = a32_read(&f->flags);
+	bool marker = flags & FOLIO_MARKER;
+
+	if (flags & FOLIO_AHEAD) {
+		counter_inc(c, pgreadahead_used);
+		a32_fetch_and(&f->flags, ~(uint32_t)(FOLIO_AHEAD | FOLIO_MARKER));
+	} else {
+		if (marker)
+			a32_fetch_and(&f->flags, ~(uint32_t)FOLIO_MARKER);
+		/* Written once, read often: the word stays in every processor's cache. */
+		if (!(flags & FOLIO_VISITED))
+			a32_fetch_or(&f->flags, FOLIO_VISITED);
+	}
+	return marker;
+}
+
+int cache_get(struct cache_mapping *m, uint64_t unit, struct cache_ref *ret)
+{
+	return cache_get_run(m, unit, 1, ret);
+}
+
+int cache_get_run(struct cache_mapping *m, uint64_t unit, unsigned run, struct cache_ref *ret)
+{
+	struct cache *c = m->cache;
+	struct folio *f;
+	bool new;
+	int r;
+
+	do {
+		r = unit_find(m, unit, &f, &new);
+		if (r < 0)
+			return r;
+		if (new) {
+			/* First the threads that read ahead, then our own unit: they work at the same time. */
+			counter_inc(c, cache_miss);
+			readahead_access(m, unit, run);
+			r = unit_read(m, f);
+		} else {
+			bool ready = a32_read_acquire(&f->flags) & FOLIO_UPTODATE;
+
+			if (ready)
+				counter_inc(c, cache_hit);
+			if (note_use(c, f))
+				readahead_access(m, unit, run);
+			if (!ready)
+				r = unit_wait(m, f);
+		}
+		/* It left while it was being read, or right after that. */
+		if (r == -ESTALE)
+			mapping_cut_wait(m, unit);
+	} while (r == -ESTALE);
+	if (r < 0)
+		return r;
+	*ret = (struct cache_ref){.data = folio_data(c, f), .len = f->len, .folio = f};
+	return 0;
+}
+
+void cache_put(struct cache_mapping *m, struct cache_ref *ref, enum cache_hint hint)
+{
+	struct folio *f = ref->folio;
+
+	if (!f)
+		return;
+	if (hint == CACHE_COLD && !(a32_read(&f->flags) & FOLIO_COLD)) {
+		a32_fetch_and(&f->flags, ~(uint32_t)FOLIO_VISITED);
+		queue_add(m->cache, f, true);
+	}
+	folio_put(m->cache, f);
+	*ref = (struct cache_ref){0};
+	memory_event(m->cache);
+}
+
+int cache_page_get(struct cache_mapping *m, uint64_t page, struct folio **ret)
+{
+	struct cache_ref ref;
+	int r;
+
+	if (page >= DIV_ROUND_UP(cache_size(m), CACHE_PAGE_SIZE))
+		return -EFAULT;
+	r = cache_get(m, page >> m->order, &ref);
+	if (r < 0)
+		return r;
+	/* A unit may end before its file does, where the owner says so. */
+	if ((page & ((1u << m->order) - 1)) >= ref.folio->pages) {
+		cache_put(m, &ref, CACHE_KEEP);
+		return -EFAULT;
+	}
+	*ret = ref.folio;
+	return 0;
+}
+
+struct folio *cache_page_find(struct cache_mapping *m, uint64_t page)
+{
+	struct folio *f = mapping_find(m, page >> m->order);
+
+	if (f && page - folio_first_page(m, f) >= f->pages) {
+		folio_put(m->cache, f);
+		f = NULL;
+	}
+	return f;
+}

@@ -1,0 +1,226 @@
+/* SPDX-License-Identifier: MIT */
+#include "model/actors.h"
+
+#include <stdlib.h>
+
+static void read_fault(struct world *w)
+{
+	world_load(w, 0, SHARED_AT);
+}
+
+static void write_fault(struct world *w)
+{
+	world_store(w, 0, SHARED_AT);
+}
+
+static void write_fault_twice(struct world *w)
+{
+	world_store(w, 0, SHARED_AT);
+	world_store(w, 0, SHARED_AT);
+}
+
+static void fuse_read(struct world *w)
+{
+	world_read(w, 0);
+}
+
+static void fuse_write(struct world *w)
+{
+	world_write(w, 0);
+}
+
+static void write_from_mapping(struct world *w)
+{
+	world_write_from_mapping(w, 0);
+}
+
+static void direct_read(struct world *w)
+{
+	world_dma(w, 0, SHARED_AT, 0, 1);
+}
+
+static void direct_write(struct world *w)
+{
+	world_dma_load(w, 0, SHARED_AT, false);
+}
+
+static void direct_write_after(struct world *w)
+{
+	world_dma_load(w, 0, SHARED_AT, true);
+}
+
+static void private_read(struct world *w)
+{
+	world_dma_load(w, 0, ANON_AT, true);
+}
+
+static void fuse_read_other(struct world *w)
+{
+	world_read(w, 1);
+}
+
+static void long_pin(struct world *w)
+{
+	world_dma(w, 0, SHARED_AT, PIN_LONGTERM, 2);
+}
+
+static void pin_nowait(struct world *w)
+{
+	world_dma(w, 0, SHARED_AT, PIN_NOWAIT, 1);
+}
+
+static void private_dma(struct world *w)
+{
+	world_dma(w, 0, ANON_AT, 0, 1);
+}
+
+static void private_store(struct world *w)
+{
+	world_store(w, 0, ANON_AT);
+	world_load(w, 0, ANON_AT);
+}
+
+static void fork_child(struct world *w)
+{
+	world_fork(w);
+	if (!w->mm[1])
+		return;
+	world_load(w, 1, ANON_AT);
+	world_store(w, 1, ANON_AT);
+}
+
+static void protect(struct world *w)
+{
+	mm_protect(w->mm[0], ANON_AT, PAGE, VM_READ);
+	mm_protect(w->mm[0], ANON_AT, PAGE, VM_READ | VM_WRITE);
+}
+
+static void protect_and_store(struct world *w)
+{
+	protect(w);
+	world_store(w, 0, ANON_AT);
+	world_load(w, 0, ANON_AT);
+}
+
+static void write_back(struct world *w)
+{
+	cache_writeback(w->file, 1);
+}
+
+static void sync_file(struct world *w)
+{
+	world_sync(w);
+}
+
+static void truncate_file(struct world *w)
+{
+	world_truncate(w, 0);
+}
+
+static void truncate_and_grow(struct world *w)
+{
+	world_truncate(w, 0);
+	world_truncate(w, PAGES);
+}
+
+static void punch(struct world *w)
+{
+	world_punch(w, 0);
+}
+
+static void reclaim(struct world *w)
+{
+	cache_reclaim(w->cache, PAGES * PAGE);
+}
+
+static void invalidate(struct world *w)
+{
+	cache_invalidate(w->file, 0, 1);
+}
+
+static void unmap(struct world *w)
+{
+	mm_unmap(w->mm[0], SHARED_AT, PAGE);
+	explore_check(world_load(w, 0, SHARED_AT) == -EFAULT, "what was unmapped can still be loaded");
+}
+
+static void remap(struct world *w)
+{
+	mm_remap(w->mm[0], SHARED_AT, PAGES * PAGE, MOVED_AT);
+	world_load(w, 0, MOVED_AT);
+}
+
+static void write_fails(struct world *w)
+{
+	w->owner.fail_writes = 1;
+	world_sync(w);
+}
+
+static void read_fails(struct world *w)
+{
+	w->owner.fail_reads = 1;
+	world_read(w, 1);
+}
+
+static void no_space(struct world *w)
+{
+	w->owner.no_space = 1;
+	world_store(w, 0, SHARED_AT);
+}
+
+static void xip_load(struct world *w)
+{
+	world_load(w, 0, SHARED_AT);
+	world_load(w, 0, SHARED_AT);
+}
+
+static void xip_store(struct world *w)
+{
+	world_store(w, 0, SHARED_AT);
+	world_load(w, 0, SHARED_AT);
+}
+
+const struct actor actors[] = {
+	{"read-fault", read_fault, false, false, "R6 R7 R9"},
+	{"write-fault", write_fault, false, false, "R1 R6 R7"},
+	{"write-fault-twice", write_fault_twice, false, false, "R1 R2"},
+	{"fuse-read", fuse_read, false, false, "R13"},
+	{"fuse-read-other", fuse_read_other, false, false, "R4 R13"},
+	{"fuse-write", fuse_write, false, false, "R1 R2"},
+	{"write-from-mapping", write_from_mapping, false, false, "R6 R8"},
+	{"direct-read", direct_read, false, false, "R1 R2 R3 R4 R10"},
+	{"direct-write", direct_write, false, false, "R4 R10"},
+	{"direct-write-after", direct_write_after, false, false, "R4 R10"},
+	{"long-pin", long_pin, false, false, "R2 R3 R4 R5"},
+	{"pin-nowait", pin_nowait, false, false, "R10"},
+	{"private-dma", private_dma, false, true, "R10 R11 R12"},
+	{"private-read", private_read, false, true, "R10 R11 R12"},
+	{"private-store", private_store, false, true, "R11"},
+	{"fork", fork_child, false, true, "R11 R12"},
+	{"mprotect", protect, false, true, "R6 R11"},
+	{"mprotect-store", protect_and_store, false, true, "R6 R11"},
+	{"writeback", write_back, false, false, "R2 R3"},
+	{"fsync", sync_file, false, false, "R2 R3 R13"},
+	{"truncate", truncate_file, false, false, "R5"},
+	{"truncate-grow", truncate_and_grow, false, false, "R5"},
+	{"punch", punch, false, false, "R5"},
+	{"reclaim", reclaim, false, false, "R4"},
+	{"invalidate", invalidate, false, false, "R4"},
+	{"munmap", unmap, false, false, "R6 R7"},
+	{"mremap", remap, false, false, "R6 R7"},
+	{"write-error", write_fails, false, false, "R13"},
+	{"read-error", read_fails, false, false, "R13"},
+	{"no-space", no_space, false, false, "R1"},
+	{"xip-load", xip_load, true, false, "R9"},
+	{"xip-store", xip_store, true, false, "R1 R9"},
+};
+const unsigned actor_count = ARRAY_SIZE(actors);
+
+const struct actor *actor_find(const char *name)
+{
+	for (unsigned i = 0; i < actor_count; i++)
+		if (!strcmp(actors[i].name, name))
+			return &actors[i];
+	fprintf(stderr, "there is no actor '%s'\n", name);
+	exit(2);
+}

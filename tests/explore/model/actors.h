@@ -1,0 +1,21 @@
+/* SPDX-License-Identifier: MIT */
+/* What threads of the scenarios do: one line each, to be combined with any other. */
+#ifndef PINFS_EXPLORE_ACTORS_H
+#define PINFS_EXPLORE_ACTORS_H
+
+#include "model/world.h"
+
+struct actor {
+	const char *name;
+	void (*run)(struct world *w);
+	bool xip;	   /* wants the file's pages in place */
+	bool space;	   /* works on an address space's private page */
+	const char *rules; /* that it is there for */
+};
+
+extern const struct actor actors[];
+extern const unsigned actor_count;
+/* By name; ends the program if there is none. */
+const struct actor *actor_find(const char *name);
+
+#endif

@@ -1,0 +1,504 @@
+/* SPDX-License-Identifier: MIT */
+#include "model/world.h"
+
+struct variants explore_variants;
+
+/* ---- the oracle: values of a word ---- */
+
+static struct value *word_add(struct world *w, struct word *word, uint64_t v)
+{
+	unsigned at = word->count;
+
+	/* The oldest that is gone makes room. */
+	for (unsigned i = 0; at == VALUES && i < VALUES; i++)
+		if (word->values[i].died != UINT32_MAX)
+			at = i;
+	explore_check(at < VALUES, "the oracle has no room for more values");
+	word->values[at] = (struct value){.v = v, .born = w->now, .died = UINT32_MAX};
+	if (at == word->count)
+		word->count++;
+	return &word->values[at];
+}
+
+/* From now on it has only this value; or, while the page leaves, perhaps this one. */
+static void word_set(struct world *w, struct page_model *p, struct word *word, uint64_t v)
+{
+	w->now++;
+	for (unsigned i = 0; !p->leaving && i < word->count; i++)
+		if (word->values[i].died == UINT32_MAX)
+			word->values[i].died = w->now;
+	word_add(w, word, v);
+}
+
+static bool word_may_be(const struct word *word, uint64_t v)
+{
+	for (unsigned i = 0; i < word->count; i++)
+		if (word->values[i].v == v && word->values[i].died == UINT32_MAX)
+			return true;
+	return false;
+}
+
+/* Was it the value at some time after `since`? */
+static bool word_was(const struct word *word, uint64_t v, uint32_t since)
+{
+	for (unsigned i = 0; i < word->count; i++)
+		if (word->values[i].v == v && word->values[i].died > since)
+			return true;
+	return false;
+}
+
+static void word_is(struct world *w, struct page_model *p, struct word *word, uint64_t v, const char *who)
+{
+	explore_check(word_may_be(word, v), "%s sees %ju, which is not what is there", who, (uintmax_t)v);
+	if (p->leaving)
+		return;
+	/* Now it is known which one, but for what is still on its way. */
+	w->now++;
+	for (unsigned i = 0; i < word->count; i++)
+		if (word->values[i].v != v && word->values[i].died == UINT32_MAX && !word->values[i].pending)
+			word->values[i].died = w->now;
+}
+
+static void page_leaves(struct world *w, struct page_model *p)
+{
+	w->now++;
+	p->generation++;
+	p->leaving++;
+	for (unsigned k = 0; k < WORDS; k++) {
+		for (unsigned i = 0; i < p->words[k].count; i++)
+			p->words[k].values[i].before = true;
+		word_add(w, &p->words[k], 0);
+	}
+}
+
+static void page_left(struct world *w, struct page_model *p)
+{
+	w->now++;
+	p->leaving--;
+	for (unsigned k = 0; k < WORDS; k++) {
+		struct word *word = &p->words[k];
+
+		for (unsigned i = 0; i < word->count; i++) {
+			if (!p->leaving && word->values[i].before && word->values[i].died == UINT32_MAX)
+				word->values[i].died = w->now;
+			if (!p->leaving)
+				word->values[i].before = false;
+		}
+	}
+}
+
+uint64_t world_value(struct world *w)
+{
+	return ++w->stored + 100;
+}
+
+/* The page that an address is, and the place in it. */
+static struct page_model *model_of(struct world *w, unsigned space, uint64_t addr)
+{
+	if (addr >= ANON_AT)
+		return &w->anon[space];
+	return &w->file_pages[(addr - (addr >= MOVED_AT ? MOVED_AT : SHARED_AT)) / PAGE];
+}
+
+static void observe(void *context, uint64_t addr, bool write, uint64_t value)
+{
+	struct observer *o = context;
+	struct page_model *p = model_of(o->w, o->space, addr);
+	struct word *word = &p->words[addr % PAGE / 8];
+
+	if (write) {
+		explore_note("stores %ju", (uintmax_t)value);
+		word_set(o->w, p, word, value);
+	} else {
+		explore_note("loads %ju", (uintmax_t)value);
+		word_is(o->w, p, word, value, "a load");
+	}
+}
+
+/* ---- the file's owner ---- */
+
+static void owner_read(void *owner, uint64_t first, unsigned count, struct cache_fill *fills)
+{
+	struct world *w = owner;
+
+	explore_point("reads the disk");
+	for (unsigned i = 0; i < count; i++) {
+		if (w->owner.fail_reads) {
+			w->owner.fail_reads--;
+			fills[i].error = -EIO;
+			continue;
+		}
+		memcpy(fills[i].data, w->owner.disk[first + i], PAGE);
+	}
+}
+
+static int owner_mkwrite(void *owner, uint64_t page, unsigned count)
+{
+	struct world *w = owner;
+
+	explore_point("mkwrite: reserves space");
+	if (w->owner.no_space) {
+		w->owner.no_space--;
+		return -ENOSPC;
+	}
+	for (unsigned i = 0; i < count; i++) {
+		w->owner.reserved[page + i]++;
+		w->owner.moved[page + i] = true;
+	}
+	return 0;
+}
+
+static void owner_mkwrite_undo(void *owner, uint64_t page, unsigned count)
+{
+	struct world *w = owner;
+
+	for (unsigned i = 0; i < count; i++)
+		explore_check(w->owner.reserved[page + i]-- > 0, "page %ju gives back what was not reserved",
+			(uintmax_t)page + i);
+}
+
+/* Checksums, then writes: the bytes must be the same both times (R2), and the space was reserved before (R1). */
+static int owner_writeback(void *owner, const struct cache_write *write)
+{
+	struct world *w = owner;
+	uint64_t seen[PAGES][WORDS];
+
+	for (unsigned i = 0; i < write->count; i++)
+		memcpy(seen[i], write->data[i], PAGE);
+	explore_note("checksums %u pages from %ju", write->count, (uintmax_t)write->page);
+	explore_point("writes the disk");
+	for (unsigned i = 0; i < write->count; i++) {
+		explore_check(!memcmp(seen[i], write->data[i], PAGE),
+			"page %ju changed between its checksum and its writing (R2)", (uintmax_t)write->page + i);
+		explore_check(w->owner.reserved[write->page + i] > 0,
+			"page %ju is written, but mkwrite was never asked (R1)", (uintmax_t)write->page + i);
+	}
+	if (w->owner.fail_writes) {
+		w->owner.fail_writes--;
+		return -EIO;
+	}
+	for (unsigned i = 0; i < write->count; i++) {
+		memcpy(w->owner.disk[write->page + i], write->data[i], PAGE);
+		w->owner.reserved[write->page + i]--;
+	}
+	return 0;
+}
+
+static void owner_cut(void *owner, uint64_t from, uint64_t to)
+{
+	struct world *w = owner;
+
+	for (uint64_t p = from / PAGE; p < PAGES && p * PAGE < to; p++) {
+		memset(w->owner.disk[p], 0, PAGE);
+		w->owner.moved[p] = true;
+	}
+}
+
+static bool owner_in_place(void *owner, uint64_t page)
+{
+	struct world *w = owner;
+
+	return !w->owner.moved[page];
+}
+
+static const struct cache_ops file_ops = {
+	.read = owner_read,
+	.mkwrite = owner_mkwrite,
+	.mkwrite_undo = owner_mkwrite_undo,
+	.writeback = owner_writeback,
+	.cut = owner_cut,
+};
+static const struct cache_ops xip_ops = {
+	.read = owner_read,
+	.mkwrite = owner_mkwrite,
+	.mkwrite_undo = owner_mkwrite_undo,
+	.writeback = owner_writeback,
+	.cut = owner_cut,
+	.in_place = owner_in_place,
+};
+
+/* ---- beginning and end ---- */
+
+static void space_new(struct world *w, unsigned space)
+{
+	struct soft_options o = {
+		.base = WINDOW_AT,
+		.pages = WINDOW_PAGES,
+		.image = (const uint8_t *)w->image,
+		.observe = observe,
+		.context = &w->observers[space],
+	};
+
+	w->observers[space] = (struct observer){w, space};
+	explore_check(soft_mmu_new(&o, &w->mmu[space]) == 0, "no memory");
+}
+
+void world_begin(struct world *w, const struct world_options *o)
+{
+	struct cache_options co = {.limit = (o->frames ? o->frames : 8) * PAGE};
+	const struct mm_xip xip = {.valid = o->xip};
+	struct cache_ref ref;
+
+	mutex_init(&w->inode, LOCK_INODE);
+	mutex_init(&w->guard, LOCK_TEST);
+	explore_name(&w->inode, sizeof(w->inode), "the inode lock");
+	for (unsigned p = 0; p < PAGES; p++) {
+		for (unsigned k = 0; k < WORDS; k++) {
+			w->owner.disk[p][k] = w->image[p][k] = 10 * (p + 1) + k;
+			word_set(w, &w->file_pages[p], &w->file_pages[p].words[k], w->owner.disk[p][k]);
+		}
+	}
+	for (unsigned k = 0; k < WORDS; k++)
+		word_set(w, &w->anon[0], &w->anon[0].words[k], 0);
+	explore_check(cache_new(&co, &w->cache) == 0 &&
+		cache_mapping_new(w->cache, o->xip ? &xip_ops : &file_ops, w, PAGE, PAGES * PAGE, 0, &w->file) == 0,
+		"no memory");
+	space_new(w, 0);
+	explore_check(mm_new(w->cache, &soft_mmu_ops, w->mmu[0], &w->mm[0]) == 0 &&
+		mm_map(w->mm[0], SHARED_AT, PAGES * PAGE, VM_READ | VM_WRITE | VM_SHARED, w->file, 0, &xip) == 0 &&
+		mm_map(w->mm[0], ANON_AT, PAGE, VM_READ | VM_WRITE, NULL, 0, NULL) == 0, "no memory");
+	w->anon_mapped[0] = true;
+	for (unsigned p = 0; o->populate && p < PAGES; p++) {
+		explore_check(cache_get(w->file, p, &ref) == 0, "can't read");
+		cache_put(w->file, &ref, CACHE_KEEP);
+	}
+	/* What is populated when it is mapped comes by faults again after that. */
+	if (o->xip) {
+		mm_remap(w->mm[0], SHARED_AT, PAGES * PAGE, MOVED_AT);
+		mm_remap(w->mm[0], MOVED_AT, PAGES * PAGE, SHARED_AT);
+	}
+	if (o->map)
+		world_load(w, 0, SHARED_AT);
+	if (o->dirty) {
+		world_store(w, 0, SHARED_AT);
+		world_store(w, 0, ANON_AT);
+	}
+	if (o->shared_once) {
+		world_fork(w);
+		mm_free(w->mm[1]);
+		soft_mmu_free(w->mmu[1]);
+		w->mm[1] = NULL;
+		w->mmu[1] = NULL;
+		w->anon_mapped[1] = false;
+	}
+}
+
+static void check_disk(struct world *w, uint32_t since, const char *when)
+{
+	for (unsigned p = 0; p < PAGES; p++) {
+		if (p * PAGE >= cache_size(w->file) || w->file_pages[p].leaving)
+			continue;
+		for (unsigned k = 0; k < WORDS; k++)
+			explore_check(word_was(&w->file_pages[p].words[k], w->owner.disk[p][k], since),
+				"%s, word %u of page %u is %ju on the disk: a store was lost", when, k, p,
+				(uintmax_t)w->owner.disk[p][k]);
+	}
+}
+
+void world_end(struct world *w)
+{
+	struct cache_stats stats;
+
+	w->owner.fail_reads = w->owner.fail_writes = w->owner.no_space = 0;
+	/* What was stored is seen by all, and is on the disk after a sync. */
+	for (unsigned p = 0; p < PAGES; p++)
+		if (p * PAGE < cache_size(w->file))
+			world_read(w, p);
+	explore_check(cache_sync(w->file, 0, UINT64_MAX, NULL) == 0, "the last sync failed");
+	check_disk(w, w->now, "at the end");
+	for (unsigned s = 0; s < SPACES; s++) {
+		if (w->anon_mapped[s] && w->mm[s])
+			explore_check(world_load(w, s, ANON_AT) == 0, "a private page is gone");
+		mm_free(w->mm[s]);
+		soft_mmu_free(w->mmu[s]);
+	}
+	explore_check(!sync_violations(), "something slept under a lock that forbids it (R8)");
+	cache_mapping_free(w->file);
+	for (unsigned p = 0; p < PAGES; p++)
+		explore_check(!w->owner.reserved[p], "page %u has %d reservations left", p, w->owner.reserved[p]);
+	cache_get_stats(w->cache, &stats);
+	explore_check(!stats.used && !stats.dirty, "%ju bytes of memory were not freed", (uintmax_t)stats.used);
+	cache_free(w->cache);
+	explore_check(!explore_blocks(), "%u allocations were not freed", explore_blocks());
+}
+
+/* ---- what actors do ---- */
+
+int world_load(struct world *w, unsigned space, uint64_t addr)
+{
+	uint64_t v;
+
+	return soft_load(w->mm[space], addr, &v);
+}
+
+int world_store(struct world *w, unsigned space, uint64_t addr)
+{
+	return soft_store(w->mm[space], addr, world_value(w));
+}
+
+int world_dma(struct world *w, unsigned space, uint64_t addr, unsigned flags, unsigned stores)
+{
+	struct page_model *p = model_of(w, space, addr);
+	unsigned generation = p->generation;
+	bool leaving = p->leaving;
+	uint32_t frame;
+	int r = mm_pin(w->mm[space], addr, 1, flags | PIN_FOR_WRITE, &frame);
+
+	if (r < 0)
+		return r;
+	/* Pinned while it left the file: before or after, nobody knows. */
+	leaving = leaving || p->generation != generation;
+	generation = p->generation;
+	while (stores--) {
+		uint64_t v = world_value(w);
+
+		explore_point("the device stores");
+		explore_note("stores %ju", (uintmax_t)v);
+		soft_dma_store(w->cache, frame, (unsigned)(addr % PAGE), v);
+		if (p->generation == generation && !leaving)
+			word_set(w, p, &p->words[addr % PAGE / 8], v);
+		else if (leaving || p->leaving)
+			word_add(w, &p->words[addr % PAGE / 8], v);
+		/* It has left the file since: the store reaches nobody (R5). */
+	}
+	mm_unpin(w->mm[space], &frame, 1, flags | PIN_FOR_WRITE);
+	return 0;
+}
+
+int world_dma_load(struct world *w, unsigned space, uint64_t addr, bool store)
+{
+	struct page_model *p = model_of(w, space, addr);
+	unsigned generation = p->generation;
+	bool leaving = p->leaving;
+	uint32_t frame;
+	uint64_t v;
+	int r = mm_pin(w->mm[space], addr, 1, 0, &frame);
+
+	if (r < 0)
+		return r;
+	leaving = leaving || p->generation != generation;
+	generation = p->generation;
+	if (store)
+		world_store(w, space, addr);
+	explore_point("the device loads");
+	v = soft_dma_load(w->cache, frame, (unsigned)(addr % PAGE));
+	explore_note("loads %ju", (uintmax_t)v);
+	if (!leaving && p->generation == generation)
+		word_is(w, p, &p->words[addr % PAGE / 8], v, "a device");
+	mm_unpin(w->mm[space], &frame, 1, 0);
+	return 0;
+}
+
+void world_read(struct world *w, unsigned page)
+{
+	struct cache_ref ref;
+
+	if (cache_get(w->file, page, &ref) < 0)
+		return;
+	for (unsigned k = 0; k < WORDS && page * PAGE < cache_size(w->file); k++) {
+		uint64_t v;
+
+		/* What has left the file while it was referenced is as it was. */
+		if (!folio_attached(ref.folio, w->file))
+			break;
+		memcpy(&v, ref.data + 8 * k, 8);
+		word_is(w, &w->file_pages[page], &w->file_pages[page].words[k], v, "a read");
+	}
+	cache_put(w->file, &ref, CACHE_KEEP);
+}
+
+/* Under the inode lock, so nothing leaves the file meanwhile; other words of the page may change. */
+static void write_word(struct world *w, unsigned page, uint64_t v)
+{
+	struct page_model *p = &w->file_pages[page];
+	struct word *word = &p->words[1];
+	struct value *mine;
+	bool written;
+
+	/* It may be seen from some moment on in here, and is all that is there afterwards. */
+	w->now++;
+	mine = word_add(w, word, v);
+	mine->pending = true;
+	written = cache_write(w->file, page * PAGE + 8, &v, 8) == 0;
+	w->now++;
+	mine->pending = false;
+	for (unsigned i = 0; written && i < word->count; i++)
+		if (&word->values[i] != mine && word->values[i].died == UINT32_MAX)
+			word->values[i].died = w->now;
+	if (!written)
+		mine->died = mine->born;
+}
+
+void world_write(struct world *w, unsigned page)
+{
+	mutex_lock(&w->inode);
+	write_word(w, page, world_value(w));
+	mutex_unlock(&w->inode);
+}
+
+void world_write_from_mapping(struct world *w, unsigned page)
+{
+	uint64_t v;
+
+	mutex_lock(&w->inode);
+	/* The kernel copies from the program's memory, and may have to fault it in. */
+	if (soft_load(w->mm[0], SHARED_AT + page * PAGE, &v) == 0)
+		write_word(w, page, v);
+	mutex_unlock(&w->inode);
+}
+
+void world_sync(struct world *w)
+{
+	struct cache_errseq errors;
+	uint32_t since;
+
+	cache_errseq_sample(w->file, &errors);
+	since = w->now;
+	if (cache_sync(w->file, 0, UINT64_MAX, &errors) == 0)
+		check_disk(w, since, "after fsync");
+}
+
+void world_truncate(struct world *w, unsigned pages)
+{
+	uint64_t old;
+
+	mutex_lock(&w->inode);
+	old = cache_size(w->file) / PAGE;
+	for (unsigned p = pages; p < old; p++)
+		page_leaves(w, &w->file_pages[p]);
+	cache_truncate(w->file, pages * PAGE);
+	for (unsigned p = pages; p < old; p++)
+		page_left(w, &w->file_pages[p]);
+	mutex_unlock(&w->inode);
+}
+
+void world_punch(struct world *w, unsigned page)
+{
+	mutex_lock(&w->inode);
+	page_leaves(w, &w->file_pages[page]);
+	cache_punch(w->file, page, 1);
+	page_left(w, &w->file_pages[page]);
+	mutex_unlock(&w->inode);
+}
+
+void world_fork(struct world *w)
+{
+	uint32_t since = w->now;
+
+	space_new(w, 1);
+	if (mm_fork(w->mm[0], w->mmu[1], &w->mm[1]) < 0) {
+		soft_mmu_free(w->mmu[1]);
+		w->mmu[1] = NULL;
+		return;
+	}
+	/* The child has what the parent had at some moment of the fork. */
+	for (unsigned k = 0; k < WORDS; k++) {
+		struct word *to = &w->anon[1].words[k];
+
+		to->count = 0;
+		for (unsigned i = 0; i < w->anon[0].words[k].count; i++)
+			if (w->anon[0].words[k].values[i].died > since)
+				word_add(w, to, w->anon[0].words[k].values[i].v);
+	}
+	w->anon_mapped[1] = true;
+}

@@ -1,0 +1,114 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The world of the scenarios: a file of a few tiny pages in a cache, address spaces that map it, a disk, and an oracle
+ * that knows which bytes each load, store, DMA and written page may have.
+ *
+ * Each store has a value of its own, so a value tells where it came from. For each word of the file the oracle keeps the
+ * values that it may have now; usually one. While pages leave the file (truncation, a hole) there may be several: what
+ * was there, zero, what is stored meanwhile.
+ */
+#ifndef PINFS_EXPLORE_WORLD_H
+#define PINFS_EXPLORE_WORLD_H
+
+#include "cache/cache.h"
+#include "cache/variant.h"
+#include "mm/mm.h"
+#include "mm/soft.h"
+#include "engine.h"
+
+#define PAGES 2u	/* of the file */
+#define WORDS 2u	/* of a page */
+#define PAGE CACHE_PAGE_SIZE
+#define SPACES 2u	/* a parent's address space and a child's */
+
+/* Where things are mapped, in each address space. */
+#define SHARED_AT ((uint64_t)0x100)
+#define MOVED_AT ((uint64_t)0x140)
+#define ANON_AT ((uint64_t)0x180)
+#define WINDOW_AT ((uint64_t)0x100)
+#define WINDOW_PAGES 12u
+
+#define VALUES 12u
+
+/* A value that a word has, or may have. */
+struct value {
+	uint64_t v;
+	uint32_t born, died; /* at which event; died UINT32_MAX: it is still there */
+	bool before;	     /* was there before the page began to leave the file */
+	bool pending;	     /* of a write under way: not there yet, or already */
+};
+
+struct word {
+	struct value values[VALUES];
+	unsigned count;
+};
+
+/* A page as programs see it: of the file, or private to an address space. */
+struct page_model {
+	struct word words[WORDS];
+	unsigned generation; /* counts how often it has left the file */
+	unsigned leaving;    /* truncations and holes under way */
+};
+
+struct owner {
+	uint64_t disk[PAGES][WORDS];
+	int reserved[PAGES];
+	bool moved[PAGES];	    /* no longer in place */
+	unsigned fail_reads, fail_writes, no_space; /* the next so many fail */
+};
+
+struct world {
+	struct cache *cache;
+	struct cache_mapping *file;
+	struct mm *mm[SPACES];
+	struct soft_mmu *mmu[SPACES];
+	struct observer {
+		struct world *w;
+		unsigned space;
+	} observers[SPACES];
+	struct owner owner;
+	struct mutex inode; /* writes and changes of the size */
+	struct mutex guard; /* of what actors share for themselves */
+	uint64_t image[PAGES][WORDS]; /* what lies in place */
+
+	uint32_t now; /* events */
+	uint64_t stored; /* values given out */
+	struct page_model file_pages[PAGES];
+	struct page_model anon[SPACES];
+	bool anon_mapped[SPACES];
+};
+
+struct world_options {
+	bool xip;	   /* the file's pages lie in place */
+	bool populate;	   /* the file's pages are in the cache */
+	bool map;	   /* and the first one is mapped */
+	bool dirty;	   /* and has been stored to, as the private page */
+	bool shared_once;  /* the private page was shared with a child that is gone */
+	unsigned frames;   /* of memory; 0: plenty */
+};
+
+void world_begin(struct world *w, const struct world_options *options);
+/* After all threads have ended: what was stored is on the disk, nothing is reserved, pinned or lost. */
+void world_end(struct world *w);
+
+/* A value that nobody has stored so far. */
+uint64_t world_value(struct world *w);
+
+/* ---- what actors do, with the oracle beside them ---- */
+
+int world_load(struct world *w, unsigned space, uint64_t addr);
+int world_store(struct world *w, unsigned space, uint64_t addr);
+/* Pins a page of the shared or private mapping, lets a device store into its first word, and unpins. */
+int world_dma(struct world *w, unsigned space, uint64_t addr, unsigned flags, unsigned stores);
+/* Pins a page, and the device loads its first word: store: after the program has stored there. */
+int world_dma_load(struct world *w, unsigned space, uint64_t addr, bool store);
+void world_write(struct world *w, unsigned page);
+/* A write whose bytes come from a mapping of the same file. */
+void world_write_from_mapping(struct world *w, unsigned page);
+void world_read(struct world *w, unsigned page);
+void world_sync(struct world *w);
+void world_truncate(struct world *w, unsigned pages);
+void world_punch(struct world *w, unsigned page);
+void world_fork(struct world *w);
+
+#endif

@@ -1,0 +1,480 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * cache and mm with changed pages: mkwrite before dirty, pins, writeback from bounce copies, errors that are reported once,
+ * pages that leave while they are pinned; on real threads, with the software MMU. tests/explore has all orders of it.
+ */
+#include "support.h"
+
+#include "base/sync.h"
+#include "cache/cache.h"
+#include "mm/mm.h"
+#include "mm/soft.h"
+
+#define PAGES 64u
+#define PAGE 4096u
+#define AT 0x10000000ull
+
+/* A disk of so many pages that counts what was reserved, and does as it is told. */
+struct owner {
+	uint8_t disk[PAGES][PAGE];
+	struct a32 reserved[PAGES];
+	struct a32 fail_writes, no_space, writes, reads;
+};
+
+struct fixture {
+	struct owner *owner;
+	struct cache *cache;
+	struct cache_mapping *file;
+	struct soft_mmu *mmu;
+	struct mm *mm;
+};
+
+static void owner_read(void *owner, uint64_t first, unsigned count, struct cache_fill *fills)
+{
+	struct owner *o = owner;
+
+	a32_count(&o->reads, count);
+	for (unsigned i = 0; i < count; i++)
+		sync_copy_torn(fills[i].data, o->disk[first + i], PAGE);
+}
+
+static int owner_mkwrite(void *owner, uint64_t page, unsigned count)
+{
+	struct owner *o = owner;
+
+	if (a32_read(&o->no_space))
+		return -ENOSPC;
+	for (unsigned i = 0; i < count; i++)
+		a32_fetch_add(&o->reserved[page + i], 1);
+	return 0;
+}
+
+static void owner_undo(void *owner, uint64_t page, unsigned count)
+{
+	struct owner *o = owner;
+
+	for (unsigned i = 0; i < count; i++)
+		must(a32_fetch_add(&o->reserved[page + i], (uint32_t)-1) > 0);
+}
+
+static int owner_writeback(void *owner, const struct cache_write *w)
+{
+	struct owner *o = owner;
+
+	if (a32_read(&o->fail_writes))
+		return -EIO;
+	for (unsigned i = 0; i < w->count; i++) {
+		/* R1, and R2: the same bytes twice. */
+		must(a32_fetch_add(&o->reserved[w->page + i], (uint32_t)-1) > 0);
+		sync_copy_torn(o->disk[w->page + i], w->data[i], PAGE);
+		must(!memcmp(o->disk[w->page + i], w->data[i], PAGE));
+	}
+	a32_count(&o->writes, w->count);
+	return 0;
+}
+
+static const struct cache_ops ops = {
+	.read = owner_read,
+	.mkwrite = owner_mkwrite,
+	.mkwrite_undo = owner_undo,
+	.writeback = owner_writeback,
+};
+
+static struct fixture begin(unsigned frames)
+{
+	struct cache_options options = {.limit = (size_t)frames * PAGE};
+	struct fixture f = {.owner = calloc(1, sizeof(*f.owner))};
+	struct soft_options soft = {.base = AT, .pages = PAGES};
+
+	assert_non_null(f.owner);
+	for (unsigned p = 0; p < PAGES; p++)
+		memset(f.owner->disk[p], (int)p + 1, PAGE);
+	assert_int_equal(cache_new(&options, &f.cache), 0);
+	assert_int_equal(cache_mapping_new(f.cache, &ops, f.owner, PAGE, PAGES * PAGE, 0, &f.file), 0);
+	assert_int_equal(soft_mmu_new(&soft, &f.mmu), 0);
+	assert_int_equal(mm_new(f.cache, &soft_mmu_ops, f.mmu, &f.mm), 0);
+	assert_int_equal(mm_map(f.mm, AT, PAGES * PAGE, VM_READ | VM_WRITE | VM_SHARED, f.file, 0, NULL), 0);
+	return f;
+}
+
+static struct cache_counters count(struct fixture *f)
+{
+	struct cache_stats s;
+
+	cache_get_stats(f->cache, &s);
+	return s.count;
+}
+
+static uint64_t dirty(struct fixture *f)
+{
+	struct cache_stats s;
+
+	cache_get_stats(f->cache, &s);
+	return s.dirty / PAGE;
+}
+
+static void end(struct fixture *f)
+{
+	struct cache_stats s;
+
+	mm_free(f->mm);
+	soft_mmu_free(f->mmu);
+	cache_mapping_free(f->file);
+	for (unsigned p = 0; p < PAGES; p++)
+		assert_int_equal(a32_read(&f->owner->reserved[p]), 0);
+	cache_get_stats(f->cache, &s);
+	assert_int_equal(s.used, 0);
+	assert_int_equal(s.dirty, 0);
+	cache_free(f->cache);
+	free(f->owner);
+	assert_int_equal(sync_violations(), 0);
+}
+
+static uint64_t word(const struct owner *o, unsigned page)
+{
+	uint64_t v;
+
+	memcpy(&v, o->disk[page], 8);
+	return v;
+}
+
+static uint64_t load(struct fixture *f, unsigned page)
+{
+	uint64_t v = 0;
+
+	assert_int_equal(soft_load(f->mm, AT + page * PAGE, &v), 0);
+	return v;
+}
+
+static void a_store_is_announced_and_reaches_the_disk(void **state)
+{
+	struct fixture f = begin(32);
+
+	assert_true(load(&f, 3) == 0x0404040404040404u);
+	assert_int_equal(dirty(&f), 0);
+	assert_int_equal(soft_store(f.mm, AT + 3 * PAGE, 77), 0);
+	assert_int_equal(a32_read(&f.owner->reserved[3]), 1);
+	assert_int_equal(soft_store(f.mm, AT + 3 * PAGE, 78), 0);
+	assert_int_equal(count(&f).pgmkwrite, 1);
+	assert_int_equal(dirty(&f), 1);
+	assert_int_equal(cache_sync(f.file, 0, UINT64_MAX, NULL), 0);
+	assert_true(word(f.owner, 3) == 78);
+	assert_int_equal(dirty(&f), 0);
+	/* Write-protected by that: the next store is announced again. */
+	assert_int_equal(soft_store(f.mm, AT + 3 * PAGE, 79), 0);
+	assert_int_equal(count(&f).pgmkwrite, 2);
+	assert_true(load(&f, 3) == 79);
+	end(&f);
+}
+
+static void no_space_is_said_to_who_stores(void **state)
+{
+	struct fixture f = begin(32);
+
+	a32_set(&f.owner->no_space, 1);
+	assert_int_equal(soft_store(f.mm, AT, 1), -EFAULT);
+	assert_int_equal(cache_write(f.file, 0, "x", 1), -ENOSPC);
+	assert_int_equal(dirty(&f), 0);
+	assert_int_equal(count(&f).pgmkwrite_refused, 2);
+	a32_set(&f.owner->no_space, 0);
+	assert_int_equal(soft_store(f.mm, AT, 1), 0);
+	end(&f);
+}
+
+static void a_pinned_page_is_copied_and_stays_dirty(void **state)
+{
+	struct fixture f = begin(32);
+	uint32_t frame;
+
+	assert_int_equal(mm_pin(f.mm, AT, 1, PIN_FOR_WRITE, &frame), 0);
+	assert_int_equal(dirty(&f), 1); /* mkwrite came first (R1) */
+	soft_dma_store(f.cache, frame, 0, 5);
+	assert_int_equal(cache_sync(f.file, 0, UINT64_MAX, NULL), 0);
+	assert_true(word(f.owner, 0) == 5);
+	assert_int_equal(count(&f).pgbounce, 1);
+	assert_int_equal(count(&f).pgdirty_pinned, 1);
+	assert_int_equal(dirty(&f), 1); /* R3 */
+	soft_dma_store(f.cache, frame, 0, 6);
+	mm_unpin(f.mm, &frame, 1, PIN_FOR_WRITE);
+	assert_int_equal(cache_sync(f.file, 0, UINT64_MAX, NULL), 0);
+	assert_true(word(f.owner, 0) == 6);
+	assert_int_equal(dirty(&f), 0);
+	assert_int_equal(count(&f).pgbounce, 1);
+	end(&f);
+}
+
+static void a_pinned_page_outlives_its_file(void **state)
+{
+	struct fixture f = begin(32);
+	struct cache_stats s;
+	uint32_t frame;
+
+	assert_int_equal(mm_pin(f.mm, AT + 5 * PAGE, 1, PIN_FOR_WRITE, &frame), 0);
+	cache_truncate(f.file, 5 * PAGE);
+	assert_int_equal(dirty(&f), 0);
+	assert_int_equal(soft_store(f.mm, AT + 5 * PAGE, 1), -EFAULT);
+	memset(f.owner->disk[5], 0, PAGE);
+	cache_truncate(f.file, PAGES * PAGE);
+	soft_dma_store(f.cache, frame, 0, 99);
+	assert_true(load(&f, 5) == 0); /* R5: reaches nobody */
+	cache_get_stats(f.cache, &s);
+	assert_int_equal(s.used, 2 * PAGE);
+	mm_unpin(f.mm, &frame, 1, PIN_FOR_WRITE);
+	cache_get_stats(f.cache, &s);
+	assert_int_equal(s.used, PAGE);
+	assert_int_equal(count(&f).pgpark_free, 1);
+	end(&f);
+}
+
+static void a_pinned_page_is_not_reclaimed(void **state)
+{
+	struct fixture f = begin(32);
+	uint32_t frame;
+
+	assert_int_equal(mm_pin(f.mm, AT, 1, 0, &frame), 0);
+	assert_int_equal(cache_reclaim(f.cache, PAGE), 0);
+	assert_true(count(&f).pgsteal_pinned > 0);
+	assert_int_equal(cache_invalidate(f.file, 0, PAGES), 1);
+	mm_unpin(f.mm, &frame, 1, 0);
+	assert_int_equal(cache_reclaim(f.cache, PAGE), PAGE);
+	end(&f);
+}
+
+static void a_failed_writeback_loses_nothing_and_is_reported_once(void **state)
+{
+	struct fixture f = begin(32);
+	struct cache_errseq before, other, after;
+
+	cache_errseq_sample(f.file, &before);
+	cache_errseq_sample(f.file, &other);
+	assert_int_equal(soft_store(f.mm, AT, 1), 0);
+	a32_set(&f.owner->fail_writes, 1);
+	assert_int_equal(cache_writeback(f.file, 10), 1);
+	assert_int_equal(dirty(&f), 1);
+	a32_set(&f.owner->fail_writes, 0);
+	/* It can be written now, but each who had the file open hears of it, once. */
+	assert_int_equal(cache_sync(f.file, 0, UINT64_MAX, &before), -EIO);
+	assert_int_equal(cache_sync(f.file, 0, UINT64_MAX, &before), 0);
+	cache_errseq_sample(f.file, &after);
+	assert_int_equal(cache_sync(f.file, 0, UINT64_MAX, &after), 0);
+	assert_int_equal(cache_sync(f.file, 0, UINT64_MAX, &other), -EIO);
+	assert_int_equal(cache_sync(f.file, 0, UINT64_MAX, &other), 0);
+	assert_true(word(f.owner, 0) == 1);
+	end(&f);
+}
+
+static void a_child_gets_copies_of_pinned_pages(void **state)
+{
+	struct soft_options soft = {.base = AT, .pages = PAGES + 2};
+	const uint64_t at = AT + PAGES * PAGE;
+	struct fixture f = begin(32);
+	struct soft_mmu *mmu, *mine;
+	struct mm *child, *mm;
+	uint32_t frame;
+	uint64_t v;
+
+	assert_int_equal(soft_mmu_new(&soft, &mine), 0);
+	assert_int_equal(soft_mmu_new(&soft, &mmu), 0);
+	assert_int_equal(mm_new(f.cache, &soft_mmu_ops, mine, &mm), 0);
+	assert_int_equal(mm_map(mm, at, 2 * PAGE, VM_READ | VM_WRITE, NULL, 0, NULL), 0);
+	assert_int_equal(soft_store(mm, at, 1), 0);
+	assert_int_equal(soft_store(mm, at + PAGE, 1), 0);
+	assert_int_equal(mm_pin(mm, at, 1, PIN_FOR_WRITE, &frame), 0);
+	assert_int_equal(mm_fork(mm, mmu, &child), 0);
+	assert_int_equal(count(&f).fork_copy_pinned, 1);
+	/* R12: the parent has the very page that the device stores into. */
+	soft_dma_store(f.cache, frame, 0, 2);
+	assert_int_equal(soft_store(mm, at + PAGE, 2), 0);
+	assert_int_equal(soft_load(mm, at, &v), 0);
+	assert_true(v == 2);
+	assert_int_equal(soft_load(child, at, &v), 0);
+	assert_true(v == 1);
+	assert_int_equal(soft_load(child, at + PAGE, &v), 0);
+	assert_true(v == 1);
+	mm_unpin(mm, &frame, 1, PIN_FOR_WRITE);
+	mm_free(child);
+	mm_free(mm);
+	soft_mmu_free(mmu);
+	soft_mmu_free(mine);
+	end(&f);
+}
+
+static void ranges_are_cut_and_moved(void **state)
+{
+	struct fixture f = begin(32);
+	uint64_t v;
+
+	assert_int_equal(mm_map(f.mm, AT + PAGE, PAGE, VM_READ, NULL, 0, NULL), -EEXIST);
+	assert_int_equal(soft_store(f.mm, AT + 9 * PAGE, 9), 0);
+	assert_int_equal(mm_unmap(f.mm, AT + 4 * PAGE, 4 * PAGE), 0);
+	assert_int_equal(soft_load(f.mm, AT + 4 * PAGE, &v), -EFAULT);
+	assert_int_equal(soft_load(f.mm, AT + 7 * PAGE, &v), -EFAULT);
+	assert_true(load(&f, 3) == 0x0404040404040404u);
+	assert_true(load(&f, 8) == 0x0909090909090909u);
+	assert_int_equal(mm_protect(f.mm, AT, 2 * PAGE, VM_READ), 0);
+	assert_int_equal(soft_store(f.mm, AT, 1), -EFAULT);
+	assert_int_equal(soft_store(f.mm, AT + 2 * PAGE, 1), 0);
+	assert_int_equal(mm_map(f.mm, AT + 5 * PAGE, PAGE, VM_READ | VM_WRITE, NULL, 0, NULL), 0);
+	assert_int_equal(soft_store(f.mm, AT + 5 * PAGE, 55), 0);
+	assert_int_equal(mm_remap(f.mm, AT + 5 * PAGE, PAGE, AT + 3 * PAGE), -EEXIST);
+	assert_int_equal(mm_remap(f.mm, AT + 5 * PAGE, PAGE, AT + 6 * PAGE), 0);
+	assert_int_equal(soft_load(f.mm, AT + 5 * PAGE, &v), -EFAULT);
+	assert_int_equal(soft_load(f.mm, AT + 6 * PAGE, &v), 0);
+	assert_true(v == 55);
+	end(&f);
+}
+
+static void long_pins_have_a_limit(void **state)
+{
+	struct fixture f = begin(64);
+	uint32_t frames[PAGES];
+
+	assert_int_equal(mm_pin(f.mm, AT, 8, PIN_LONGTERM, frames), 0);
+	assert_int_equal(mm_pin(f.mm, AT, 1, PIN_LONGTERM, frames + 8), -EAGAIN);
+	assert_int_equal(mm_pin(f.mm, AT, 1, 0, frames + 8), 0);
+	mm_unpin(f.mm, frames + 8, 1, 0);
+	mm_unpin(f.mm, frames, 8, PIN_LONGTERM);
+	assert_int_equal(mm_pin(f.mm, AT, 1, PIN_LONGTERM, frames), 0);
+	mm_unpin(f.mm, frames, 1, PIN_LONGTERM);
+	end(&f);
+}
+
+/* ---- everything at once ---- */
+
+struct hammer {
+	struct fixture *f;
+	pthread_t thread;
+	unsigned seed, kind;
+};
+
+static struct a32 stop;
+
+/* Thread k alone changes word k of each page, so each knows what it must find there. */
+#define HAMMERS 4u
+
+static void hammer_once(struct hammer *h, struct rng *rng, uint64_t *mine)
+{
+	unsigned page = (unsigned)rng_below(rng, PAGES - 8);
+	uint64_t at = AT + page * PAGE + 8 * h->seed, v;
+	uint32_t frame;
+
+	switch (rng_below(rng, 4)) {
+	case 0:
+		v = mine[page] + 1;
+		must(soft_store(h->f->mm, at, v) == 0);
+		mine[page] = v;
+		break;
+	case 1:
+		must(soft_load(h->f->mm, at, &v) == 0);
+		must(v == mine[page]);
+		break;
+	case 2:
+		must(mm_pin(h->f->mm, at & ~(uint64_t)(PAGE - 1), 1, PIN_FOR_WRITE, &frame) == 0);
+		v = mine[page] + 1;
+		soft_dma_store(h->f->cache, frame, 8 * h->seed, v);
+		mine[page] = v;
+		mm_unpin(h->f->mm, &frame, 1, PIN_FOR_WRITE);
+		break;
+	default:
+		must(mm_pin(h->f->mm, at & ~(uint64_t)(PAGE - 1), 1, 0, &frame) == 0);
+		must(soft_dma_load(h->f->cache, frame, 8 * h->seed) == mine[page]);
+		mm_unpin(h->f->mm, &frame, 1, 0);
+	}
+}
+
+static void *hammer_main(void *arg)
+{
+	struct hammer *h = arg;
+	struct rng rng = {h->seed + 1};
+	uint64_t mine[PAGES];
+
+	for (unsigned p = 0; p < PAGES; p++)
+		memset(&mine[p], (int)p + 1, 8);
+	while (!a32_read(&stop))
+		hammer_once(h, &rng, mine);
+	/* What was stored is what the file has, by any way. */
+	for (unsigned p = 0; p < PAGES - 8; p++) {
+		uint64_t v;
+
+		must(soft_load(h->f->mm, AT + p * PAGE + 8 * h->seed, &v) == 0);
+		must(v == mine[p]);
+	}
+	return NULL;
+}
+
+static void *flusher_main(void *arg)
+{
+	struct fixture *f = arg;
+
+	while (!a32_read(&stop)) {
+		cache_writeback(f->file, 8);
+		must(cache_sync(f->file, 0, UINT64_MAX, NULL) == 0);
+		cache_reclaim(f->cache, 4 * PAGE);
+	}
+	return NULL;
+}
+
+/* The last eight pages come and go. */
+static void *cutter_main(void *arg)
+{
+	struct fixture *f = arg;
+
+	while (!a32_read(&stop)) {
+		uint64_t v;
+
+		cache_truncate(f->file, (PAGES - 8) * PAGE);
+		for (unsigned p = PAGES - 8; p < PAGES; p++)
+			memset(f->owner->disk[p], 0, PAGE);
+		cache_truncate(f->file, PAGES * PAGE);
+		must(soft_load(f->mm, AT + (PAGES - 1) * PAGE, &v) == 0 && v == 0);
+		must(soft_store(f->mm, AT + (PAGES - 1) * PAGE, 1) == 0);
+		cache_punch(f->file, PAGES - 1, 1);
+		memset(f->owner->disk[PAGES - 1], 0, PAGE);
+	}
+	return NULL;
+}
+
+static void everything_at_once(void **state)
+{
+	struct fixture f = begin(48);
+	struct hammer h[HAMMERS];
+	pthread_t flusher, cutter;
+	const char *rounds = getenv("PINFS_HAMMER_ROUNDS");
+	unsigned want = rounds ? (unsigned)atoi(rounds) : 2000;
+
+	a32_set(&stop, 0);
+	assert_int_equal(thread_start(&flusher, flusher_main, &f), 0);
+	assert_int_equal(thread_start(&cutter, cutter_main, &f), 0);
+	for (unsigned i = 0; i < HAMMERS; i++) {
+		h[i] = (struct hammer){.f = &f, .seed = i};
+		assert_int_equal(thread_start(&h[i].thread, hammer_main, &h[i]), 0);
+	}
+	/* Until so many pages were written back, bounced and reclaimed. */
+	while (count(&f).pgpgout < want || count(&f).pgsteal < want / 4 || count(&f).pin_fast < want)
+		sched_yield();
+	a32_set(&stop, 1);
+	for (unsigned i = 0; i < HAMMERS; i++)
+		pthread_join(h[i].thread, NULL);
+	pthread_join(flusher, NULL);
+	pthread_join(cutter, NULL);
+	assert_int_equal(cache_sync(f.file, 0, UINT64_MAX, NULL), 0);
+	end(&f);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(a_store_is_announced_and_reaches_the_disk),
+		cmocka_unit_test(no_space_is_said_to_who_stores),
+		cmocka_unit_test(a_pinned_page_is_copied_and_stays_dirty),
+		cmocka_unit_test(a_pinned_page_outlives_its_file),
+		cmocka_unit_test(a_pinned_page_is_not_reclaimed),
+		cmocka_unit_test(a_failed_writeback_loses_nothing_and_is_reported_once),
+		cmocka_unit_test(a_child_gets_copies_of_pinned_pages),
+		cmocka_unit_test(ranges_are_cut_and_moved),
+		cmocka_unit_test(long_pins_have_a_limit),
+		cmocka_unit_test(everything_at_once),
+	};
+
+	return cmocka_run_group_tests_name("pages", tests, NULL, support_end);
+}
