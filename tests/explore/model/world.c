@@ -427,6 +427,7 @@ static void write_word(struct world *w, unsigned page, uint64_t v)
 			word->values[i].died = w->now;
 	if (!written)
 		mine->died = mine->born;
+	explore_check(!written || cache_size(w->file) >= (page + 1) * PAGE, "a write did not make the file longer");
 }
 
 void world_write(struct world *w, unsigned page)
