@@ -180,39 +180,52 @@ static void xip_store(struct world *w)
 	world_load(w, 0, SHARED_AT);
 }
 
+static void child_xip_load(struct world *w)
+{
+	world_load(w, 1, SHARED_AT);
+	world_load(w, 1, SHARED_AT);
+}
+
+static void child_write_fault(struct world *w)
+{
+	world_store(w, 1, SHARED_AT);
+}
+
 const struct actor actors[] = {
-	{"read-fault", read_fault, false, false, "R6 R7 R9"},
-	{"write-fault", write_fault, false, false, "R1 R6 R7"},
-	{"write-fault-twice", write_fault_twice, false, false, "R1 R2"},
-	{"fuse-read", fuse_read, false, false, "R13"},
-	{"fuse-read-other", fuse_read_other, false, false, "R4 R13"},
-	{"fuse-write", fuse_write, false, false, "R1 R2"},
-	{"write-from-mapping", write_from_mapping, false, false, "R6 R8"},
-	{"direct-read", direct_read, false, false, "R1 R2 R3 R4 R10"},
-	{"direct-write", direct_write, false, false, "R4 R10"},
-	{"direct-write-after", direct_write_after, false, false, "R4 R10"},
-	{"long-pin", long_pin, false, false, "R2 R3 R4 R5"},
-	{"pin-nowait", pin_nowait, false, false, "R10"},
-	{"private-dma", private_dma, false, true, "R10 R11 R12"},
-	{"private-read", private_read, false, true, "R10 R11 R12"},
-	{"private-store", private_store, false, true, "R11"},
-	{"fork", fork_child, false, true, "R11 R12"},
-	{"mprotect", protect, false, true, "R6 R11"},
-	{"mprotect-store", protect_and_store, false, true, "R6 R11"},
-	{"writeback", write_back, false, false, "R2 R3"},
-	{"fsync", sync_file, false, false, "R2 R3 R13"},
-	{"truncate", truncate_file, false, false, "R5"},
-	{"truncate-grow", truncate_and_grow, false, false, "R5"},
-	{"punch", punch, false, false, "R5"},
-	{"reclaim", reclaim, false, false, "R4"},
-	{"invalidate", invalidate, false, false, "R4"},
-	{"munmap", unmap, false, false, "R6 R7"},
-	{"mremap", remap, false, false, "R6 R7"},
-	{"write-error", write_fails, false, false, "R13"},
-	{"read-error", read_fails, false, false, "R13"},
-	{"no-space", no_space, false, false, "R1"},
-	{"xip-load", xip_load, true, false, "R9"},
-	{"xip-store", xip_store, true, false, "R1 R9"},
+	{"read-fault", read_fault, false, false, false, "R6 R7 R9"},
+	{"write-fault", write_fault, false, false, false, "R1 R6 R7"},
+	{"write-fault-twice", write_fault_twice, false, false, false, "R1 R2"},
+	{"fuse-read", fuse_read, false, false, false, "R13"},
+	{"fuse-read-other", fuse_read_other, false, false, false, "R4 R13"},
+	{"fuse-write", fuse_write, false, false, false, "R1 R2"},
+	{"write-from-mapping", write_from_mapping, false, false, false, "R6 R8"},
+	{"direct-read", direct_read, false, false, false, "R1 R2 R3 R4 R10"},
+	{"direct-write", direct_write, false, false, false, "R4 R10"},
+	{"direct-write-after", direct_write_after, false, false, false, "R4 R10"},
+	{"long-pin", long_pin, false, false, false, "R2 R3 R4 R5"},
+	{"pin-nowait", pin_nowait, false, false, false, "R10"},
+	{"private-dma", private_dma, false, true, false, "R10 R11 R12"},
+	{"private-read", private_read, false, true, false, "R10 R11 R12"},
+	{"private-store", private_store, false, true, false, "R11"},
+	{"fork", fork_child, false, true, false, "R11 R12"},
+	{"mprotect", protect, false, true, false, "R6 R11"},
+	{"mprotect-store", protect_and_store, false, true, false, "R6 R11"},
+	{"writeback", write_back, false, false, false, "R2 R3"},
+	{"fsync", sync_file, false, false, false, "R2 R3 R13"},
+	{"truncate", truncate_file, false, false, false, "R5"},
+	{"truncate-grow", truncate_and_grow, false, false, false, "R5"},
+	{"punch", punch, false, false, false, "R5"},
+	{"reclaim", reclaim, false, false, false, "R4"},
+	{"invalidate", invalidate, false, false, false, "R4"},
+	{"munmap", unmap, false, false, false, "R6 R7"},
+	{"mremap", remap, false, false, false, "R6 R7"},
+	{"write-error", write_fails, false, false, false, "R13"},
+	{"read-error", read_fails, false, false, false, "R13"},
+	{"no-space", no_space, false, false, false, "R1"},
+	{"xip-load", xip_load, true, false, false, "R9"},
+	{"child-xip-load", child_xip_load, true, false, true, "R9"},
+	{"child-write-fault", child_write_fault, false, false, true, "R1 R2 R6"},
+	{"xip-store", xip_store, true, false, false, "R1 R9"},
 };
 const unsigned actor_count = ARRAY_SIZE(actors);
 

@@ -10,6 +10,7 @@ struct actor {
 	void (*run)(struct world *w);
 	bool xip;	   /* wants the file's pages in place */
 	bool space;	   /* works on an address space's private page */
+	bool child;	   /* is a child's, which was forked before */
 	const char *rules; /* that it is there for */
 };
 

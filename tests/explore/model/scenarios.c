@@ -57,6 +57,7 @@ static struct scenario *scenario_new(const char *prefix, const struct actor *con
 	for (unsigned i = 0; i < count; i++) {
 		s->actors[i] = who[i];
 		s->options.xip |= who[i]->xip;
+		s->options.child |= who[i]->child;
 		at += (size_t)snprintf(s->name + at, sizeof(s->name) - at, "%s%s", i ? "+" : "", who[i]->name);
 		s->program.threads[i] = (struct explore_thread){who[i]->name, run};
 	}
@@ -91,7 +92,9 @@ static void list_add(struct list *l, struct scenario *s)
 /* There is room for one child only. */
 static bool together(const struct actor *a, const struct actor *b)
 {
-	return a != b || strcmp(a->name, "fork");
+	bool fork_a = !strcmp(a->name, "fork"), fork_b = !strcmp(b->name, "fork");
+
+	return !(fork_a && (fork_b || b->child)) && !(fork_b && a->child);
 }
 
 static void add_twos(struct list *l)
@@ -105,7 +108,8 @@ static void add_twos(struct list *l)
 			for (enum start start = COLD; start <= SHARED_ONCE; start++) {
 				struct scenario *s;
 
-				if (start == SHARED_ONCE && !who[0]->space && !who[1]->space)
+				if (start == SHARED_ONCE &&
+					((!who[0]->space && !who[1]->space) || who[0]->child || who[1]->child))
 					continue;
 				s = scenario_new("two:", who, 2, start);
 
@@ -124,7 +128,7 @@ static void add_threes(struct list *l)
 				const struct actor *who[] = {&actors[i], &actors[k], &actors[m]};
 				struct scenario *s;
 
-				if (!together(who[0], who[1]) || !together(who[1], who[2]))
+				if (!together(who[0], who[1]) || !together(who[1], who[2]) || !together(who[0], who[2]))
 					continue;
 				s = scenario_new("three:", who, 3, DIRTY);
 				s->program.bound = 1;

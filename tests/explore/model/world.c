@@ -273,6 +273,8 @@ void world_begin(struct world *w, const struct world_options *o)
 		world_store(w, 0, SHARED_AT);
 		world_store(w, 0, ANON_AT);
 	}
+	if (o->child)
+		world_fork(w);
 	if (o->shared_once) {
 		world_fork(w);
 		mm_free(w->mm[1]);
