@@ -3,6 +3,7 @@
 
 #include <fcntl.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 
 #include "base/sync.h"
 
@@ -17,19 +18,29 @@ void mem_free(void *p)
 	free(p);
 }
 
-int mem_region_new(const char *name, size_t size, struct mem_region *ret)
+/* A sealed memfd of this size, or -1: a limit on the size of files counts for it, too, and would end us with SIGXFSZ. */
+static int region_fd(const char *name, size_t size)
 {
-	_cleanup_close_ int fd = memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING);
-	void *base;
+	_cleanup_close_ int fd = -1;
+	struct rlimit limit;
 
-	if (fd < 0)
-		return -errno;
-	if (ftruncate(fd, (off_t)size) < 0)
-		return -errno;
+	if (getrlimit(RLIMIT_FSIZE, &limit) < 0 || limit.rlim_cur < size)
+		return -1;
+	fd = memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING);
+	if (fd < 0 || ftruncate(fd, (off_t)size) < 0)
+		return -1;
 	/* Who gets the descriptor can't cut it short under us. */
 	if (fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) < 0)
-		return -errno;
-	base = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, fd, 0);
+		return -1;
+	return steal_fd(&fd);
+}
+
+int mem_region_new(const char *name, size_t size, struct mem_region *ret)
+{
+	_cleanup_close_ int fd = region_fd(name, size);
+	void *base;
+
+	base = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE | (fd < 0 ? MAP_ANONYMOUS : 0), fd, 0);
 	if (base == MAP_FAILED)
 		return -errno;
 	madvise(base, size, MADV_DONTDUMP);
@@ -42,13 +53,7 @@ void mem_region_free(struct mem_region *r)
 	if (!r->base)
 		return;
 	munmap(r->base, r->size);
-	close(r->fd);
+	if (r->fd >= 0)
+		close(r->fd);
 	*r = (struct mem_region){0};
-}
-
-void mem_region_release(struct mem_region *r, size_t offset, size_t len)
-{
-	/* Only an attempt to be modest: that it fails changes nothing. */
-	if (fallocate(r->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)offset, (off_t)len) < 0)
-		return;
 }

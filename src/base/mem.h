@@ -26,12 +26,10 @@ static inline void cleanup_mem(void *p)
 struct mem_region {
 	uint8_t *base;
 	size_t size;
-	int fd; /* a memfd, to hand to another process */
+	int fd; /* a memfd, to hand to another process; -1 where there can be none (RLIMIT_FSIZE, a sandbox) */
 };
 int mem_region_new(const char *name, size_t size, struct mem_region *ret);
 /* A region that is all zeroes was never made: allowed. */
 void mem_region_free(struct mem_region *region);
-/* Gives the memory of whole pages back; they read as zeroes afterwards. */
-void mem_region_release(struct mem_region *region, size_t offset, size_t len);
 
 #endif

@@ -32,8 +32,6 @@
 	X(pin_slow, "slow pins")                                                                         \
 	X(pin_limit, "pins refused, because there are too many")                                         \
 	X(pgfault, "faults")                                                                             \
-	X(pgmajfault, "faults that had to read")                                                         \
-	X(pgfault_around, "pages mapped beside the one that was wanted")                                 \
 	X(fault_retry, "R6, R7: faults that began again, because the address range changed meanwhile")   \
 	X(fault_same, "R9: faults that found the same page there")                                       \
 	X(fault_other, "R9: faults that found another page there, dropped theirs and began again")       \

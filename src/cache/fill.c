@@ -32,8 +32,8 @@ void unit_discard(struct cache *c, struct folio *f)
 int unit_complete(struct cache_mapping *m, struct folio *f, const struct cache_fill *fill)
 {
 	struct cache *c = m->cache;
-	/* R13: a short read is a failed one. */
-	int error = fill->error < 0 ? fill->error : fill->len != f->len ? -EIO : 0;
+	/* R13: a short read is a failed one. (-ESTALE would mean to us that it has left the file meanwhile.) */
+	int error = fill->error == -ESTALE ? -EIO : fill->error < 0 ? fill->error : fill->len != f->len ? -EIO : 0;
 
 	if (error == 0) {
 		memset(folio_data(c, f) + f->len, 0, ((size_t)f->pages << CACHE_PAGE_SHIFT) - f->len);

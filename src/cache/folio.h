@@ -11,16 +11,16 @@
  *
  * A page of a file:
  *
- *	            fill_page                 page_mkwrite                 writeback_begin
+ *	            unit_complete             folio_mkwrite                page_begin
  *	(absent) ──────────────► UPTODATE ────────────────► UPTODATE ─────────────────────► UPTODATE
  *	                          clean  ◄──┐               DIRTY   ◄──┐  not pinned: WRITEBACK, from the page itself
  *	                            │       │                 │        │  write-pinned, or writable by who isn't
  *	                            │       └─────────────────┼────────┤  trusted: WRITEBACK|DIRTY, from a bounce copy
- *	                            │        writeback_end    │        └──────────────────────────┘
- *	                            │                         │         writeback_end: error, or was pinned
- *	          reclaim_folio ────┤                         │
+ *	                            │      page_end_writeback │        └──────────────────────────┘
+ *	                            │                         │         mapping_redirty: error; or was pinned
+ *	          folio_reclaim ────┤                         │
  *	          (no pins)         ▼                         ▼
- *	                        (freed)              truncate, invalidate: DETACHED, leaves the file at once;
+ *	                        (freed)              folio_detach: DETACHED, leaves the file at once;
  *	                                             the memory is freed with the last reference and the last pin
  *
  * The rules; each is an assertion (assert_folio_state() or at its place), a counter (counters.h) and a property that

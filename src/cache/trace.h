@@ -30,8 +30,7 @@
 	X(reclaim, "unit", "pages")                                                                      \
 	X(fault_begin, "address", "write")                                                               \
 	X(fault_end, "address", "result")                                                                \
-	X(fork_copy, "address", "pins")                                                                  \
-	X(cow, "address", "copied")
+	X(fork_copy, "address", "pins")
 
 enum trace_type {
 #define TRACE_ENUM(name, a, b) TRACE_##name,

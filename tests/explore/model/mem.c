@@ -32,8 +32,3 @@ void mem_region_free(struct mem_region *r)
 	explore_free(r->base);
 	*r = (struct mem_region){0};
 }
-
-void mem_region_release(struct mem_region *r, size_t offset, size_t len)
-{
-	memset(r->base + offset, 0, len);
-}
