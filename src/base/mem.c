@@ -48,6 +48,14 @@ int mem_region_new(const char *name, size_t size, struct mem_region *ret)
 	return 0;
 }
 
+void mem_region_return(const struct mem_region *r, size_t offset, size_t len)
+{
+	sync_may_sleep("giving memory back");
+	/* Where it can't be done (a sandbox) the memory stays ours, which costs nothing but that. */
+	if (madvise(r->base + offset, len, MADV_REMOVE) < 0)
+		return;
+}
+
 void mem_region_free(struct mem_region *r)
 {
 	if (!r->base)
@@ -56,4 +64,50 @@ void mem_region_free(struct mem_region *r)
 	if (r->fd >= 0)
 		close(r->fd);
 	*r = (struct mem_region){0};
+}
+
+/* ---- pressure ---- */
+
+/* Windows of two seconds, or multiples of that, need no right. */
+#define PRESSURE_TRIGGER "some 200000 2000000"
+
+static int trigger_open(const char *path)
+{
+	_cleanup_close_ int fd = open(path, O_RDWR | O_NONBLOCK | O_CLOEXEC);
+
+	if (fd < 0 || write(fd, PRESSURE_TRIGGER, sizeof(PRESSURE_TRIGGER)) < 0)
+		return -errno;
+	return steal_fd(&fd);
+}
+
+/* Our control group's file, if there is a unified hierarchy in its usual place. */
+static int group_path(char *ret, size_t size)
+{
+	_cleanup_close_ int fd = open("/proc/self/cgroup", O_RDONLY | O_CLOEXEC);
+	char text[4096];
+	ssize_t n = fd < 0 ? -1 : read(fd, text, sizeof(text) - 1);
+
+	if (n < 0)
+		return -errno;
+	text[n] = '\0';
+	for (char *line = text, *end; *line; line = end) {
+		end = line + strcspn(line, "\n");
+		if (*end)
+			*end++ = '\0';
+		/* The root has no file of its own: the system's is the same. */
+		if (strncmp(line, "0::/", 4) || !line[4])
+			continue;
+		return (size_t)snprintf(ret, size, "/sys/fs/cgroup%s/memory.pressure", line + 3) < size ? 0 : -ENAMETOOLONG;
+	}
+	return -ENOENT;
+}
+
+int mem_pressure_open(void)
+{
+	char path[4096 + 64];
+	int fd = group_path(path, sizeof(path));
+
+	if (fd == 0)
+		fd = trigger_open(path);
+	return fd >= 0 ? fd : trigger_open("/proc/pressure/memory");
 }

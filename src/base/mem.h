@@ -29,7 +29,15 @@ struct mem_region {
 	int fd; /* a memfd, to hand to another process; -1 where there can be none (RLIMIT_FSIZE, a sandbox) */
 };
 int mem_region_new(const char *name, size_t size, struct mem_region *ret);
+/* Gives these bytes of it back to the system, as good as it can: they are zero, or as they were. Whole pages. */
+void mem_region_return(const struct mem_region *region, size_t offset, size_t len);
 /* A region that is all zeroes was never made: allowed. */
 void mem_region_free(struct mem_region *region);
+
+/*
+ * A descriptor that has POLLPRI when something had to wait for memory for more than a tenth of two seconds (the kernel's
+ * PSI; of our control group if it may be watched, else of the whole system). -errno: there is nothing to watch.
+ */
+int mem_pressure_open(void);
 
 #endif

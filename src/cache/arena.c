@@ -19,7 +19,7 @@ int arena_init(struct arena *a, size_t capacity, size_t limit)
 	a->frames = (void *)a->region.base;
 	a->memory = a->region.base + table;
 	for (unsigned o = 0; o < ARENA_ORDERS; o++)
-		a->heads[o] = FRAME_NONE;
+		a->heads[0][o] = a->heads[1][o] = FRAME_NONE;
 	mutex_init(&a->lock, LOCK_ARENA);
 	a->limit = MIN((uint32_t)(limit >> CACHE_PAGE_SHIFT), a->capacity);
 	return 0;
@@ -40,34 +40,43 @@ void arena_raise_limit(struct arena *a, size_t limit)
 	mutex_unlock(&a->lock);
 }
 
-static void list_push_locked(struct arena *a, uint32_t frame, unsigned order)
+/* `free` of a free chunk's first frame. */
+enum { FREE_TOUCHED = 1, FREE_RETURNED };
+
+static void list_push_locked(struct arena *a, uint32_t frame, unsigned order, bool returned)
 {
 	struct folio *f = &a->frames[frame];
+	uint32_t *head = &a->heads[returned][order];
 
-	f->next = a->heads[order];
+	f->next = *head;
 	f->prev = FRAME_NONE;
 	f->order = (uint8_t)order;
-	f->free = true;
+	f->free = returned ? FREE_RETURNED : FREE_TOUCHED;
 	if (f->next != FRAME_NONE)
 		a->frames[f->next].prev = frame;
-	a->heads[order] = frame;
+	*head = frame;
+	if (returned)
+		a->returned += 1u << order;
 }
 
 static void list_remove_locked(struct arena *a, uint32_t frame)
 {
 	struct folio *f = &a->frames[frame];
+	bool returned = f->free == FREE_RETURNED;
 
 	if (f->prev != FRAME_NONE)
 		a->frames[f->prev].next = f->next;
 	else
-		a->heads[f->order] = f->next;
+		a->heads[returned][f->order] = f->next;
 	if (f->next != FRAME_NONE)
 		a->frames[f->next].prev = f->prev;
-	f->free = false;
+	f->free = 0;
+	if (returned)
+		a->returned -= 1u << f->order;
 }
 
-/* Puts one aligned chunk on its list, merged with its buddy as often as that is free too. */
-static void chunk_free_locked(struct arena *a, uint32_t frame, unsigned order)
+/* Puts one aligned chunk on its list, merged with its buddy as often as that is free too. What is touched in part counts as that. */
+static void chunk_free_locked(struct arena *a, uint32_t frame, unsigned order, bool returned)
 {
 	while (order + 1 < ARENA_ORDERS) {
 		uint32_t buddy = frame ^ (1u << order);
@@ -75,22 +84,23 @@ static void chunk_free_locked(struct arena *a, uint32_t frame, unsigned order)
 		/* Frames that never were in use have not `free` set. */
 		if (buddy >= a->capacity || !a->frames[buddy].free || a->frames[buddy].order != order)
 			break;
+		returned = returned && a->frames[buddy].free == FREE_RETURNED;
 		list_remove_locked(a, buddy);
 		frame &= ~(1u << order);
 		order++;
 	}
-	list_push_locked(a, frame, order);
+	list_push_locked(a, frame, order, returned);
 }
 
 /* The run in chunks as large as their alignment allows. */
-static void range_free_locked(struct arena *a, uint32_t frame, uint32_t count)
+static void range_free_locked(struct arena *a, uint32_t frame, uint32_t count, bool returned)
 {
 	while (count) {
 		unsigned order = 0;
 
 		while (order + 1 < ARENA_ORDERS && !(frame & ((2u << order) - 1)) && (2u << order) <= count)
 			order++;
-		chunk_free_locked(a, frame, order);
+		chunk_free_locked(a, frame, order, returned);
 		frame += 1u << order;
 		count -= 1u << order;
 	}
@@ -103,22 +113,22 @@ static bool grow_locked(struct arena *a, unsigned order)
 
 	if (end > a->limit)
 		return false;
-	range_free_locked(a, a->grown, end - a->grown);
+	range_free_locked(a, a->grown, end - a->grown, true);
 	a->grown = end;
 	return true;
 }
 
-static uint32_t take_locked(struct arena *a, unsigned order)
+static uint32_t take_locked(struct arena *a, unsigned order, bool returned)
 {
 	for (unsigned o = order; o < ARENA_ORDERS; o++) {
-		uint32_t frame = a->heads[o];
+		uint32_t frame = a->heads[returned][o];
 
 		if (frame == FRAME_NONE)
 			continue;
 		list_remove_locked(a, frame);
 		while (o > order) {
 			o--;
-			list_push_locked(a, frame + (1u << o), o);
+			list_push_locked(a, frame + (1u << o), o, returned);
 		}
 		return frame;
 	}
@@ -128,16 +138,21 @@ static uint32_t take_locked(struct arena *a, unsigned order)
 uint32_t arena_alloc(struct arena *a, uint32_t count, enum arena_source source)
 {
 	unsigned order = arena_order((size_t)count << CACHE_PAGE_SHIFT);
+	bool returned = false;
 	uint32_t frame;
 
 	assert(count && order < ARENA_ORDERS);
 	mutex_lock(&a->lock);
-	frame = take_locked(a, order);
-	if (frame == FRAME_NONE && source == ARENA_FRESH && grow_locked(a, order))
-		frame = take_locked(a, order);
+	frame = take_locked(a, order, false);
+	if (frame == FRAME_NONE && source == ARENA_FRESH) {
+		returned = true;
+		frame = take_locked(a, order, true);
+		if (frame == FRAME_NONE && grow_locked(a, order))
+			frame = take_locked(a, order, true);
+	}
 	if (frame != FRAME_NONE) {
 		a->used += count;
-		range_free_locked(a, frame + count, (1u << order) - count);
+		range_free_locked(a, frame + count, (1u << order) - count, returned);
 	}
 	mutex_unlock(&a->lock);
 	return frame;
@@ -148,8 +163,40 @@ void arena_free(struct arena *a, uint32_t frame, uint32_t count)
 	mutex_lock(&a->lock);
 	assert(count <= a->used && frame < a->grown && count <= a->grown - frame);
 	a->used -= count;
-	range_free_locked(a, frame, count);
+	range_free_locked(a, frame, count, false);
 	mutex_unlock(&a->lock);
+}
+
+/* Takes the largest chunk that is free and touched; nobody else can have it meanwhile. */
+static uint32_t touched_take(struct arena *a, unsigned *ret_order)
+{
+	uint32_t frame = FRAME_NONE;
+
+	mutex_lock(&a->lock);
+	for (unsigned o = ARENA_ORDERS; o-- && frame == FRAME_NONE;) {
+		frame = a->heads[0][o];
+		*ret_order = o;
+	}
+	if (frame != FRAME_NONE)
+		list_remove_locked(a, frame);
+	mutex_unlock(&a->lock);
+	return frame;
+}
+
+uint32_t arena_return(struct arena *a)
+{
+	uint32_t frame, count = 0;
+	unsigned order;
+
+	while ((frame = touched_take(a, &order)) != FRAME_NONE) {
+		mem_region_return(&a->region, (size_t)(arena_address(a, frame) - a->region.base),
+			(size_t)CACHE_PAGE_SIZE << order);
+		mutex_lock(&a->lock);
+		chunk_free_locked(a, frame, order, true);
+		mutex_unlock(&a->lock);
+		count += 1u << order;
+	}
+	return count;
 }
 
 size_t arena_limit(struct arena *a)
@@ -158,6 +205,16 @@ size_t arena_limit(struct arena *a)
 
 	mutex_lock(&a->lock);
 	n = (size_t)a->limit << CACHE_PAGE_SHIFT;
+	mutex_unlock(&a->lock);
+	return n;
+}
+
+size_t arena_kept(struct arena *a)
+{
+	size_t n;
+
+	mutex_lock(&a->lock);
+	n = (size_t)(a->grown - a->returned) << CACHE_PAGE_SHIFT;
 	mutex_unlock(&a->lock);
 	return n;
 }

@@ -4,8 +4,8 @@
  *
  * Used by: cache. Uses: base. Private to src/cache.
  *
- * What was touched once is kept: the arena grows page by page to its limit and hands freed memory out again before
- * fresh memory (warm in the processor's caches, no page faults). Thread safe; its lock is a leaf.
+ * What was touched once is kept, until arena_return(): the arena grows page by page to its limit and hands freed memory
+ * out again before fresh memory (warm in the processor's caches, no page faults). Thread safe; its lock is a leaf.
  */
 #ifndef PINFS_CACHE_ARENA_H
 #define PINFS_CACHE_ARENA_H
@@ -22,10 +22,11 @@ struct arena {
 	uint32_t capacity; /* frames of address space */
 
 	struct mutex lock;
-	uint32_t heads[ARENA_ORDERS]; /* lock: free chunks */
+	uint32_t heads[2][ARENA_ORDERS]; /* lock: free chunks; [1]: whose memory the system has */
 	uint32_t limit;		      /* lock: frames that may be given out */
 	uint32_t grown;		      /* lock: frames that were ever on a free list */
 	uint32_t used;		      /* lock: frames in use */
+	uint32_t returned;	      /* lock: frames in the lists of [1] */
 };
 
 /* capacity, limit: bytes. Address space is taken for capacity; limit of it may be used. 0 or -ENOMEM. */
@@ -59,7 +60,12 @@ static inline uint8_t *arena_address(const struct arena *arena, uint32_t frame)
 	return arena->memory + ((size_t)frame << CACHE_PAGE_SHIFT);
 }
 
+/* Gives the memory of what is free back to the system. Frames; it may be used again as before. Sleeps. */
+uint32_t arena_return(struct arena *arena);
+
+/* Bytes: what may be in use, what is, and that with what is free but touched. */
 size_t arena_limit(struct arena *arena);
+size_t arena_kept(struct arena *arena);
 size_t arena_used(struct arena *arena);
 
 #endif

@@ -2,7 +2,8 @@
 /* The cache as a whole: made and ended. */
 #include "cache/internal.h"
 
-/* A mapping that makes pages dirty may fill this part of the memory with them before it has to write some itself. */
+/* Parts of the memory that may be dirty before the flusher writes, and before writers have to. */
+#define DIRTY_BACKGROUND_SHARE 8
 #define DIRTY_SHARE 4
 
 #ifndef CACHE_TRACE_SHIFT
@@ -11,20 +12,27 @@
 
 int cache_new(const struct cache_options *options, struct cache **ret)
 {
-	size_t least = 8 * ((size_t)CACHE_PAGE_SIZE << CACHE_ORDER_MAX);
+	size_t least = 8 * ((size_t)CACHE_PAGE_SIZE << CACHE_ORDER_MAX), pages = options->limit >> CACHE_PAGE_SHIFT;
 	struct cache *c = mem_alloc(sizeof(*c));
 	int r;
 
-	if (!c)
+	if (!c) {
+		if (options->pressure_fd > 0)
+			close(options->pressure_fd);
 		return -ENOMEM;
+	}
 	c->main = c->cold = (struct queue){FRAME_NONE, FRAME_NONE};
 	c->hand = FRAME_NONE;
-	c->dirty_limit = MAX((options->limit >> CACHE_PAGE_SHIFT) / DIRTY_SHARE, (size_t)1);
+	c->dirty_background = pages / DIRTY_BACKGROUND_SHARE;
+	c->dirty_limit = MAX(pages / DIRTY_SHARE, (size_t)1);
+	c->dirty_most = MAX(pages / CACHE_DIRTY_MOST_SHARE, (size_t)1);
 	mutex_init(&c->mappings_lock, LOCK_CACHE_WAIT);
 	mutex_init(&c->reclaim_lock, LOCK_RECLAIM);
 	mutex_init(&c->reserve_lock, LOCK_CACHE_WAIT);
 	cond_init(&c->reserve_freed);
-	r = arena_init(&c->arena, MAX(options->limit, least), options->limit);
+	r = flusher_init(c, options);
+	if (r == 0)
+		r = arena_init(&c->arena, MAX(options->limit, least), options->limit);
 	if (r == 0)
 		r = index_pool_init(&c->nodes);
 	if (r == 0)
@@ -42,6 +50,7 @@ void cache_free(struct cache *c)
 {
 	if (!c)
 		return;
+	flusher_destroy(c);
 	readahead_destroy(c);
 	for (size_t i = 0; i < c->mappings_size; i++)
 		assert(!c->mappings[i]);

@@ -72,8 +72,16 @@ struct cache_ops {
 struct cache_options {
 	size_t limit;		    /* bytes for all folios; at least 8 of the largest are used */
 	unsigned readahead_threads; /* 0: no readahead */
+	/* Dirty pages are written after this time at the latest; how often that is looked for. 0: 30 s, 5 s */
+	unsigned dirty_expire_ms, dirty_interval_ms;
+	/*
+	 * Has POLLPRI when the system is short of memory (mem_pressure_open()): then the cache gives some back. It is the
+	 * cache's from now on, also if cache_new() fails. 0: none.
+	 */
+	int pressure_fd;
 };
 
+/* Starts its threads when they are needed for the first time. */
 int cache_new(const struct cache_options *options, struct cache **ret);
 /* No mapping, reference or pin may be left. Ends the threads. NULL is allowed. */
 void cache_free(struct cache *cache);
@@ -101,7 +109,8 @@ struct cache_ref {
 /*
  * Before a thread takes references to several units at once it reserves their number, and gives it back when it has
  * put them all; otherwise readers who each hold some could wait for each other's memory. Who holds one at a time and
- * nothing else reserves 1. Sleeps; never while references are held. -ENOMEM: more than the cache can hold.
+ * nothing else reserves 1. Sleeps; never while references are held. -ENOMEM: more than the cache can hold (half of it, if it
+ * has mappings that can be written).
  */
 int cache_reserve(struct cache_mapping *mapping, unsigned units);
 void cache_unreserve(struct cache_mapping *mapping, unsigned units);
@@ -123,7 +132,7 @@ void cache_put(struct cache_mapping *mapping, struct cache_ref *ref, enum cache_
 
 /* ---- pages, for src/mm and for writing ---- */
 
-/* A referenced folio with page `page` uptodate, not locked. -EFAULT: beyond the end. Sleeps. */
+/* A referenced folio with page `page` uptodate (others perhaps not), not locked. -EFAULT: beyond the end. Sleeps. */
 int cache_page_get(struct cache_mapping *mapping, uint64_t page, struct folio **ret);
 /* The same if it is there (uptodate or not); else NULL. Never sleeps. */
 struct folio *cache_page_find(struct cache_mapping *mapping, uint64_t page);
@@ -138,17 +147,22 @@ void folio_unlock(struct folio *folio);
 bool folio_attached(const struct folio *folio, const struct cache_mapping *mapping);
 
 /*
- * Makes pages of a locked, attached, uptodate folio dirty, if the owner's mkwrite allows it; waits for their writeback,
+ * Makes pages of a locked, attached folio dirty, which are uptodate or will be when it is unlocked, if the owner's mkwrite allows it; waits for their writeback,
  * unless that goes from a copy (R1, R2). Those that are dirty already cost nothing. After it the bytes may be changed.
  */
 int folio_mkwrite(struct cache *cache, struct folio *folio, unsigned first, unsigned count);
 
-/* Writes bytes into the file's pages; extends the file if they reach beyond its end. Sleeps. */
+/*
+ * Writes bytes into the file's pages; extends the file if they reach beyond its end. The owner keeps other writes and
+ * changes of the size out meanwhile. Reads no page that is written whole, or lies behind the end. Sleeps.
+ */
 int cache_write(struct cache_mapping *mapping, uint64_t offset, const void *buf, size_t len);
 
 uint32_t folio_frame(const struct cache *cache, const struct folio *folio);
 struct folio *frame_folio(const struct cache *cache, uint32_t frame);
 uint8_t *frame_data(const struct cache *cache, uint32_t frame);
+/* Has the page its bytes? Others of its folio may not. */
+bool frame_uptodate(const struct cache *cache, uint32_t frame);
 /* The page's place in its file, of a frame of an attached folio. */
 uint64_t folio_page(const struct cache_mapping *mapping, const struct folio *folio);
 /* The first frame of the folio that holds page `page`, plus the page's place in it. */
@@ -189,8 +203,11 @@ void cache_errseq_sample(struct cache_mapping *mapping, struct cache_errseq *ret
 int cache_sync(struct cache_mapping *mapping, uint64_t first, uint64_t count, struct cache_errseq *errseq);
 /* Writes some dirty pages of the mapping, at most `most`, without waiting for others' writeback; how many. */
 unsigned cache_writeback(struct cache_mapping *mapping, unsigned most);
-/* Called by who has made pages dirty, without locks: if too much is dirty it has to write some itself. Sleeps. */
-void cache_throttle(struct cache_mapping *mapping);
+/*
+ * Called by who is about to make pages dirty, without a folio lock: if too much is dirty it has to write some itself. -errno:
+ * that failed, and half of the memory is dirty: nothing may become dirty now, so that readers have the other half. Sleeps.
+ */
+int cache_throttle(struct cache_mapping *mapping);
 
 /*
  * The owner keeps writes and other changes of the size out meanwhile, and drops its own bytes when `cut` is called. The
@@ -207,6 +224,11 @@ void cache_punch(struct cache_mapping *mapping, uint64_t first, uint64_t count);
 uint64_t cache_invalidate(struct cache_mapping *mapping, uint64_t first, uint64_t count);
 /* Frees clean memory that nobody uses: at least `bytes` if there is as much. What was freed. */
 size_t cache_reclaim(struct cache *cache, size_t bytes);
+/*
+ * The system is short of memory: frees a quarter of what is clean and unused, and all that is free goes back to the system.
+ * What the system got, in bytes. Sleeps.
+ */
+size_t cache_shrink(struct cache *cache);
 
 /* ---- the way to the page tables: which src/mm registers ---- */
 
@@ -239,6 +261,7 @@ void cache_count(struct cache *cache, enum cache_counter counter);
 struct trace *cache_trace(struct cache *cache);
 struct cache_stats {
 	uint64_t limit, used, dirty; /* bytes */
+	uint64_t kept;		     /* bytes of page memory that the system doesn't have: used, or free but touched */
 	struct cache_counters count;
 };
 void cache_get_stats(struct cache *cache, struct cache_stats *ret);

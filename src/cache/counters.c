@@ -31,6 +31,7 @@ void cache_get_stats(struct cache *c, struct cache_stats *ret)
 	struct cache_stats o = {
 		.limit = arena_limit(&c->arena),
 		.used = arena_used(&c->arena),
+		.kept = arena_kept(&c->arena),
 		.dirty = a64_read(&c->dirty) << CACHE_PAGE_SHIFT,
 	};
 

@@ -42,7 +42,12 @@
 	X(fork_copy_pinned, "R12: pinned private pages copied for the child at fork")                    \
 	X(xip_mapped, "pages mapped in place")                                                           \
 	X(xip_moved, "pages in place that a store moved into the cache")                                 \
-	X(throttled, "writers that had to wait, because too much was dirty")
+	X(throttled, "writers that had to write some themselves, because too much was dirty")           \
+	X(throttle_refused, "writers that were refused, because too much was dirty and could not be written") \
+	X(fault_around, "pages mapped beside the one that was asked for")                               \
+	X(flusher_runs, "times that the flusher had something to do")                                   \
+	X(pressure, "times that the system was short of memory")                                        \
+	X(pgreturned, "pages of free memory given back to the system")
 
 struct cache_counters {
 #define CACHE_COUNTER_FIELD(name, what) uint64_t name;

@@ -29,11 +29,16 @@ void unit_discard(struct cache *c, struct folio *f)
 	folio_put(c, f);
 }
 
+/* R13: a short read is a failed one. (-ESTALE would mean to us that it has left the file meanwhile.) */
+static int fill_error(const struct folio *f, const struct cache_fill *fill)
+{
+	return fill->error == -ESTALE ? -EIO : fill->error < 0 ? fill->error : fill->len != f->len ? -EIO : 0;
+}
+
 int unit_complete(struct cache_mapping *m, struct folio *f, const struct cache_fill *fill)
 {
 	struct cache *c = m->cache;
-	/* R13: a short read is a failed one. (-ESTALE would mean to us that it has left the file meanwhile.) */
-	int error = fill->error == -ESTALE ? -EIO : fill->error < 0 ? fill->error : fill->len != f->len ? -EIO : 0;
+	int error = fill_error(f, fill);
 
 	if (error == 0) {
 		memset(folio_data(c, f) + f->len, 0, ((size_t)f->pages << CACHE_PAGE_SHIFT) - f->len);
@@ -59,8 +64,7 @@ int unit_complete(struct cache_mapping *m, struct folio *f, const struct cache_f
 	return error;
 }
 
-/* Reads a folio that this thread has just put into the mapping. On failure the reference is gone. */
-static int unit_read(struct cache_mapping *m, struct folio *f)
+int unit_read(struct cache_mapping *m, struct folio *f)
 {
 	struct cache_fill fill = {.data = folio_data(m->cache, f), .len = f->len};
 	int r;
@@ -75,8 +79,51 @@ static int unit_read(struct cache_mapping *m, struct folio *f)
 	return r;
 }
 
-/* Waits until a folio that another thread reads is done. On failure the reference is gone. -ESTALE: look again. */
-static int unit_wait(struct cache_mapping *m, struct folio *f)
+int unit_fill(struct cache_mapping *m, struct folio *f)
+{
+	_cleanup_mem_ uint8_t *copy = mem_alloc((size_t)f->pages << CACHE_PAGE_SHIFT);
+	struct cache_fill fill = {.data = copy, .len = f->len};
+	struct cache *c = m->cache;
+	int r;
+
+	if (!copy)
+		return -ENOMEM;
+	assert_folio_state(c, f);
+	mapping_read_begin(m, f);
+	sync_may_sleep("I/O");
+	trace_event(&c->trace, read_begin, f->unit, 1);
+	m->ops->read(m->owner, f->unit, 1, &fill);
+	r = fill_error(f, &fill);
+	trace_event(&c->trace, read_end, f->unit, -r);
+	if (r < 0) {
+		/* R13. What was written into the other pages stays. */
+		counter_inc(c, pgpgin_error);
+		return r;
+	}
+	for (unsigned i = 0; i < f->pages; i++) {
+		size_t at = (size_t)i << CACHE_PAGE_SHIFT;
+
+		if (!(a32_read(&f[i].state) & PAGE_UPTODATE))
+			memcpy(folio_data(c, f) + at, copy + at, CACHE_PAGE_SIZE);
+	}
+	if (!mapping_publish(m, f))
+		return -ESTALE;
+	counter_inc(c, pgpgin);
+	assert_folio_state(c, f);
+	return 0;
+}
+
+static bool page_ready(const struct folio *f, int page)
+{
+	return a32_read_acquire(&f->flags) & FOLIO_UPTODATE ||
+		(page >= 0 && page < f->pages && a32_read_acquire(&f[page].state) & PAGE_UPTODATE);
+}
+
+/*
+ * Waits until a folio that another thread reads is done; reads what is missing of one that was written in part, unless
+ * only `page` is wanted, and is there. On failure the reference is gone. -ESTALE: look again.
+ */
+static int unit_wait(struct cache_mapping *m, struct folio *f, int page)
 {
 	int r = 0;
 
@@ -86,14 +133,15 @@ static int unit_wait(struct cache_mapping *m, struct folio *f)
 		r = f->error;
 	else if (!folio_attached(f, m))
 		r = -ESTALE;
+	else if (!page_ready(f, page))
+		r = unit_fill(m, f);
 	folio_unlock(f);
 	if (r < 0)
 		folio_put(m->cache, f);
 	return r;
 }
 
-/* Finds the folio, or puts in a new one that the caller has to read (*ret_new). */
-static int unit_find(struct cache_mapping *m, uint64_t unit, struct folio **ret, bool *ret_new)
+int unit_find(struct cache_mapping *m, uint64_t unit, struct folio **ret, bool *ret_new)
 {
 	struct folio *f = mapping_find(m, unit), *there;
 	struct cache *c = m->cache;
@@ -105,6 +153,7 @@ static int unit_find(struct cache_mapping *m, uint64_t unit, struct folio **ret,
 		*ret = f;
 		return 0;
 	}
+	flusher_start(c);
 	r = unit_alloc(m, unit, true, &f);
 	if (r < 0)
 		return r;
@@ -124,8 +173,7 @@ static int unit_find(struct cache_mapping *m, uint64_t unit, struct folio **ret,
 	return 0;
 }
 
-/* The first use of what was read ahead says nothing about a second one. */
-static bool note_use(struct cache *c, struct folio *f)
+bool note_use(struct cache *c, struct folio *f)
 {
 	uint32_t flags = a32_read(&f->flags);
 	bool marker = flags & FOLIO_MARKER;
@@ -143,12 +191,8 @@ static bool note_use(struct cache *c, struct folio *f)
 	return marker;
 }
 
-int cache_get(struct cache_mapping *m, uint64_t unit, struct cache_ref *ret)
-{
-	return cache_get_run(m, unit, 1, ret);
-}
-
-int cache_get_run(struct cache_mapping *m, uint64_t unit, unsigned run, struct cache_ref *ret)
+/* page: of the unit, the only one that is wanted; or -1. */
+static int get(struct cache_mapping *m, uint64_t unit, unsigned run, int page, struct folio **ret)
 {
 	struct cache *c = m->cache;
 	struct folio *f;
@@ -165,23 +209,37 @@ int cache_get_run(struct cache_mapping *m, uint64_t unit, unsigned run, struct c
 			readahead_access(m, unit, run);
 			r = unit_read(m, f);
 		} else {
-			bool ready = a32_read_acquire(&f->flags) & FOLIO_UPTODATE;
+			bool ready = page_ready(f, page);
 
 			if (ready)
 				counter_inc(c, cache_hit);
 			if (note_use(c, f))
 				readahead_access(m, unit, run);
 			if (!ready)
-				r = unit_wait(m, f);
+				r = unit_wait(m, f, page);
 		}
 		/* It left while it was being read, or right after that. */
 		if (r == -ESTALE)
 			mapping_cut_wait(m, unit);
 	} while (r == -ESTALE);
-	if (r < 0)
-		return r;
-	*ret = (struct cache_ref){.data = folio_data(c, f), .len = f->len, .folio = f};
-	return 0;
+	if (r == 0)
+		*ret = f;
+	return r;
+}
+
+int cache_get_run(struct cache_mapping *m, uint64_t unit, unsigned run, struct cache_ref *ret)
+{
+	struct folio *f;
+	int r = get(m, unit, run, -1, &f);
+
+	if (r == 0)
+		*ret = (struct cache_ref){.data = folio_data(m->cache, f), .len = f->len, .folio = f};
+	return r;
+}
+
+int cache_get(struct cache_mapping *m, uint64_t unit, struct cache_ref *ret)
+{
+	return cache_get_run(m, unit, 1, ret);
 }
 
 void cache_put(struct cache_mapping *m, struct cache_ref *ref, enum cache_hint hint)
@@ -201,20 +259,21 @@ void cache_put(struct cache_mapping *m, struct cache_ref *ref, enum cache_hint h
 
 int cache_page_get(struct cache_mapping *m, uint64_t page, struct folio **ret)
 {
-	struct cache_ref ref;
-	int r;
+	int place = (int)(page & ((1u << m->order) - 1)), r;
+	struct folio *f;
 
 	if (page >= DIV_ROUND_UP(cache_size(m), CACHE_PAGE_SIZE))
 		return -EFAULT;
-	r = cache_get(m, page >> m->order, &ref);
+	r = get(m, page >> m->order, 1, place, &f);
 	if (r < 0)
 		return r;
 	/* A unit may end before its file does, where the owner says so. */
-	if ((page & ((1u << m->order) - 1)) >= ref.folio->pages) {
-		cache_put(m, &ref, CACHE_KEEP);
+	if (place >= f->pages) {
+		folio_put(m->cache, f);
+		memory_event(m->cache);
 		return -EFAULT;
 	}
-	*ret = ref.folio;
+	*ret = f;
 	return 0;
 }
 

@@ -17,6 +17,11 @@ uint8_t *frame_data(const struct cache *c, uint32_t frame)
 	return arena_address(&c->arena, frame);
 }
 
+bool frame_uptodate(const struct cache *c, uint32_t frame)
+{
+	return a32_read_acquire(&folio_at(c, frame)->state) & PAGE_UPTODATE;
+}
+
 uint64_t folio_page(const struct cache_mapping *m, const struct folio *f)
 {
 	return folio_first_page(m, f);

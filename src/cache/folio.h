@@ -23,6 +23,9 @@
  *	                        (freed)              folio_detach: DETACHED, leaves the file at once;
  *	                                             the memory is freed with the last reference and the last pin
  *
+ * Each page of a folio goes its own way through this: some may be uptodate or dirty, and others absent, when a unit was
+ * written in part and nobody has wanted its rest so far (unit_fill reads that, and leaves what is there).
+ *
  * The rules; each is an assertion (assert_folio_state() or at its place), a counter (counters.h) and a property that
  * tests/explore checks. README.md beside this file has the table.
  *
@@ -55,7 +58,7 @@
 enum {
 	FOLIO_LOCKED = 1u << 0,
 	FOLIO_WAITERS = 1u << 1,  /* somebody sleeps on `flags` */
-	FOLIO_UPTODATE = 1u << 2, /* all pages are; set once. Lets readers look at one word */
+	FOLIO_UPTODATE = 1u << 2, /* all pages are; set once. Lets readers of all of it look at one word */
 	FOLIO_FAILED = 1u << 3,	  /* could not be read; in no mapping any more; `error` is why */
 	FOLIO_DETACHED = 1u << 4, /* in no mapping any more */
 	FOLIO_VISITED = 1u << 5,  /* wanted since reclaim last looked */

@@ -15,6 +15,9 @@
 /* Cold folios are kept this long: another request for the rest of the unit may be under way. */
 #define COLD_SLACK (4u << 20)
 
+/* At most this part of the memory is dirty, if that can't be written. */
+#define CACHE_DIRTY_MOST_SHARE 2
+
 struct queue {
 	uint32_t newest, oldest; /* frames */
 };
@@ -26,6 +29,18 @@ struct counters {
 	CACHE_COUNTERS(CACHE_COUNTER_ATOMIC)
 #undef CACHE_COUNTER_ATOMIC
 } __attribute__((aligned(64)));
+
+/* flusher.c */
+struct flusher {
+	pthread_t thread;
+	struct mutex lock;
+	int wake_fd;	     /* an eventfd */
+	int pressure_fd;     /* of cache_options; or -1 */
+	struct a32 started;  /* changes under lock; or has failed to */
+	struct a32 asked;    /* somebody has written to wake_fd since the last look */
+	struct a32 stop;
+	unsigned expire_ms, interval_ms;
+};
 
 struct ra_job {
 	struct cache_mapping *mapping;
@@ -54,8 +69,10 @@ struct cache {
 	uint32_t queued;   /* reclaim_lock: folios in both */
 	struct a64 cold_bytes;
 
-	struct a64 dirty;	/* pages, of all mappings */
-	size_t dirty_limit;	/* pages; const. More: who makes pages dirty has to write some */
+	struct a64 dirty;	 /* pages, of all mappings */
+	/* Pages; const. More: the flusher writes; who makes pages dirty has to write some; if that fails, it may not. */
+	size_t dirty_background, dirty_limit, dirty_most;
+	struct flusher flusher;
 
 	/* Waiting for memory: an event count. */
 	struct a32 memory_events, memory_waiters;
@@ -64,6 +81,7 @@ struct cache {
 	struct mutex reserve_lock;
 	struct cond reserve_freed;
 	unsigned reserve_free, reserve_total;	  /* reserve_lock */
+	bool writable;				  /* reserve_lock: a mapping has been, at least */
 	uint64_t reserve_ticket, reserve_serving; /* reserve_lock */
 
 	size_t ra_limit; /* bytes in a batch at most; 0: no readahead. Const */
@@ -98,6 +116,7 @@ struct cache_mapping {
 	struct index index;  /* changes under lock */
 	uint64_t folios;     /* lock: folios in the index */
 	struct a64 dirty;    /* changes under lock: pages that are dirty */
+	struct a64 dirty_since; /* flusher_now() when the first of them became that, or was written last by age */
 	uint32_t cuts;	     /* lock: truncations and holes so far */
 	bool cutting;	     /* lock: one is under way; the owner has one at a time */
 	uint64_t cut_first, cut_end; /* lock: pages of the last one */
@@ -167,6 +186,8 @@ struct folio *mapping_find(const struct cache_mapping *mapping, uint64_t unit);
  * references that and returns it: one critical section. NULL: inserted.
  */
 struct folio *mapping_insert(struct cache_mapping *mapping, struct folio *folio, unsigned *nodes);
+/* A locked, attached folio is about to be read once more: see mapping_publish(). */
+void mapping_read_begin(struct cache_mapping *mapping, struct folio *folio);
 /*
  * Makes a folio that was read uptodate; or false: pages of it have left the file since the read began, so what was read
  * may be what is no longer there.
@@ -225,8 +246,22 @@ void unit_discard(struct cache *cache, struct folio *folio);
 /* Publishes the result of reading a folio that the caller has inserted and locked; unlocks it. The reference stays. Its error. */
 int unit_complete(struct cache_mapping *mapping, struct folio *folio, const struct cache_fill *fill);
 
+/* Finds the folio, or puts in a new one, locked, that the caller has to read or to fill (*ret_new). Sleeps. */
+int unit_find(struct cache_mapping *mapping, uint64_t unit, struct folio **ret, bool *ret_new);
+/* Reads a folio that this thread has just put into the mapping, and unlocks it. On failure the reference is gone. */
+int unit_read(struct cache_mapping *mapping, struct folio *folio);
+/*
+ * Reads those pages of a locked, attached folio that are not uptodate so far; the others, which may be dirty, stay as they
+ * are. -ESTALE: some of it is leaving the file; once it is unlocked, mapping_cut_wait(), and look again.
+ */
+int unit_fill(struct cache_mapping *mapping, struct folio *folio);
+/* Somebody wants it. True: it has the marker. The first use of what was read ahead says nothing about a second one. */
+bool note_use(struct cache *cache, struct folio *folio);
+
 /* ---- truncate.c ---- */
 
+/* Bytes [from, to) of one folio, if it is there, become zero. What is written of them later is zero, too. Sleeps. */
+void zero_range(struct cache_mapping *mapping, uint64_t from, uint64_t to);
 /* All folios leave; the owner keeps what it has. */
 void mapping_drop(struct cache_mapping *mapping);
 
@@ -234,6 +269,24 @@ void mapping_drop(struct cache_mapping *mapping);
 
 /* Has some mapping write a few pages, so that memory can be reclaimed. False: there was nothing to write, or it failed. */
 bool writeback_for_memory(struct cache *cache);
+
+/* Writes until at most so many pages are dirty, or until that fails, or brings nothing. Sleeps. */
+void writeback_background(struct cache *cache, size_t pages);
+/* Writes mappings whose oldest dirty page has been that since before then. Sleeps. */
+void writeback_old(struct cache *cache, uint64_t before);
+
+/* ---- flusher.c ---- */
+
+/* Takes over the pressure_fd. */
+int flusher_init(struct cache *cache, const struct cache_options *options);
+/* Ends the thread; writes nothing. */
+void flusher_destroy(struct cache *cache);
+/* Starts the thread, if that was not done so far. Called when there is something for it to look after. Sleeps. */
+void flusher_start(struct cache *cache);
+/* There is something to write. Doesn't sleep. */
+void flusher_wake(struct cache *cache);
+/* now_ns(); in the explorer time stands still. */
+uint64_t flusher_now(void);
 
 /* ---- readahead.c ---- */
 

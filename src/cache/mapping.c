@@ -75,10 +75,16 @@ int cache_mapping_new(struct cache *c, const struct cache_ops *ops, void *owner,
 	arena_raise_limit(&c->arena, 8u * (size_t)unit_size);
 	limit = arena_limit(&c->arena);
 	mutex_lock(&c->reserve_lock);
-	/* Reservations count in units of the largest size; nobody has reserved any before the first mapping. */
-	if (m->order > c->max_order || !c->reserve_total) {
+	/*
+	 * Reservations count in units of the largest size; nobody has reserved any before the first mapping. What may become
+	 * dirty, and then perhaps can't be written, is promised to nobody.
+	 */
+	if (m->order > c->max_order || !c->reserve_total || (ops->mkwrite && !c->writable)) {
 		unsigned total;
 
+		c->writable |= ops->mkwrite != NULL;
+		if (c->writable)
+			limit -= limit / CACHE_DIRTY_MOST_SHARE;
 		c->max_order = MAX(c->max_order, m->order);
 		total = (unsigned)(limit >> (c->max_order + CACHE_PAGE_SHIFT));
 		c->reserve_free = c->reserve_free + total - c->reserve_total;
@@ -207,6 +213,13 @@ static bool cut_meets(const struct cache_mapping *m, uint64_t unit)
 	return unit << m->order < m->cut_end && (unit + 1) << m->order > m->cut_first;
 }
 
+void mapping_read_begin(struct cache_mapping *m, struct folio *f)
+{
+	mutex_lock(&m->lock);
+	f->cuts = m->cuts - m->cutting;
+	mutex_unlock(&m->lock);
+}
+
 bool mapping_publish(struct cache_mapping *m, struct folio *f)
 {
 	uint32_t since;
@@ -314,11 +327,18 @@ struct folio *mapping_next(struct cache_mapping *m, uint64_t *unit, bool dirty)
 
 void mapping_account_dirty(struct cache_mapping *m, struct folio *f, int n)
 {
+	uint64_t all;
+	bool first;
+
 	mutex_lock(&m->lock);
-	a64_fetch_add(&m->dirty, (uint64_t)(int64_t)n);
+	first = !a64_fetch_add(&m->dirty, (uint64_t)(int64_t)n) && n > 0;
+	if (first)
+		a64_set(&m->dirty_since, flusher_now());
 	index_mark_locked(&m->cache->nodes, &m->index, f->unit, folio_dirty(f));
 	mutex_unlock(&m->lock);
-	a64_fetch_add(&m->cache->dirty, (uint64_t)(int64_t)n);
+	all = a64_fetch_add(&m->cache->dirty, (uint64_t)(int64_t)n) + (uint64_t)(int64_t)n;
+	if (first || (n > 0 && all > m->cache->dirty_background))
+		flusher_wake(m->cache);
 }
 
 bool mapping_redirty(struct cache_mapping *m, struct folio *f, struct folio *page)
@@ -330,7 +350,8 @@ bool mapping_redirty(struct cache_mapping *m, struct folio *f, struct folio *pag
 	assert(!(a32_read(&f->flags) & FOLIO_DETACHED));
 	clean = !(a32_fetch_or(&page->state, PAGE_DIRTY) & PAGE_DIRTY);
 	if (clean) {
-		a64_fetch_add(&m->dirty, 1);
+		if (!a64_fetch_add(&m->dirty, 1))
+			a64_set(&m->dirty_since, flusher_now());
 		index_mark_locked(&m->cache->nodes, &m->index, f->unit, true);
 	}
 	mutex_unlock(&m->lock);

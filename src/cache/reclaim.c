@@ -232,3 +232,16 @@ size_t cache_reclaim(struct cache *c, size_t bytes)
 	}
 	return before - now;
 }
+
+/* Of what is in use, this part goes when the system is short of memory; if it still is then, the same again. */
+#define SHRINK_SHARE 4
+
+size_t cache_shrink(struct cache *c)
+{
+	uint32_t n;
+
+	cache_reclaim(c, arena_used(&c->arena) / SHRINK_SHARE);
+	n = arena_return(&c->arena);
+	counter_add(c, pgreturned, n);
+	return (size_t)n << CACHE_PAGE_SHIFT;
+}

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Leaving the file: truncation, holes, invalidation. And changing it: writes that come from the daemon itself. */
+/* Leaving the file: truncation, holes, invalidation. */
 #include "cache/internal.h"
 
 /*
@@ -54,8 +54,7 @@ static void detach_range(struct cache_mapping *m, uint64_t first, uint64_t end)
 	memory_event(m->cache);
 }
 
-/* Bytes [from, to) of one folio that is there become zero. What is written of them later is zero, too. */
-static void zero_range(struct cache_mapping *m, uint64_t from, uint64_t to)
+void zero_range(struct cache_mapping *m, uint64_t from, uint64_t to)
 {
 	uint64_t unit = from >> (m->order + CACHE_PAGE_SHIFT);
 	struct folio *f = from < to ? mapping_find(m, unit) : NULL;
@@ -64,14 +63,17 @@ static void zero_range(struct cache_mapping *m, uint64_t from, uint64_t to)
 	if (!f)
 		return;
 	folio_lock(f);
-	if (folio_attached(f, m) && a32_read(&f->flags) & FOLIO_UPTODATE) {
-		uint64_t end = start + ((uint64_t)f->pages << CACHE_PAGE_SHIFT);
+	if (folio_attached(f, m)) {
+		to = MIN(to, start + ((uint64_t)f->pages << CACHE_PAGE_SHIFT));
+		for (uint64_t at = from, next; at < to; at = next) {
+			struct folio *page = &f[(at - start) >> CACHE_PAGE_SHIFT];
 
-		to = MIN(to, end);
-		for (uint64_t at = from; at < to; at = (at | (CACHE_PAGE_SIZE - 1)) + 1)
-			page_wait_writeback(&f[(at - start) >> CACHE_PAGE_SHIFT]);
-		if (from < to)
-			memset(folio_data(m->cache, f) + (from - start), 0, to - from);
+			next = MIN((at | (CACHE_PAGE_SIZE - 1)) + 1, to);
+			page_wait_writeback(page);
+			/* What isn't there comes from the owner, who has dropped those bytes by then. */
+			if (a32_read(&page->state) & PAGE_UPTODATE)
+				memset(folio_data(m->cache, f) + (at - start), 0, next - at);
+		}
 	}
 	folio_unlock(f);
 	folio_put(m->cache, f);
@@ -178,60 +180,4 @@ uint64_t cache_invalidate(struct cache_mapping *m, uint64_t first, uint64_t coun
 			break;
 	}
 	return left;
-}
-
-/* ---- writes that come from the daemon itself: the bytes change under the folio lock ---- */
-
-static int write_unit(struct cache_mapping *m, uint64_t offset, const uint8_t *buf, size_t len)
-{
-	uint64_t unit = offset / m->unit_size, start = unit * m->unit_size;
-	unsigned first = (unsigned)((offset - start) >> CACHE_PAGE_SHIFT);
-	unsigned last = (unsigned)((offset + len - 1 - start) >> CACHE_PAGE_SHIFT);
-	struct cache_ref ref;
-	struct folio *f;
-	int r;
-
-	for (;;) {
-		r = cache_get(m, unit, &ref);
-		if (r < 0)
-			return r;
-		f = ref.folio;
-		folio_lock(f);
-		if (folio_attached(f, m))
-			break;
-		folio_unlock(f);
-		cache_put(m, &ref, CACHE_KEEP);
-	}
-	r = last < f->pages ? folio_mkwrite(m->cache, f, first, last - first + 1) : -EFBIG;
-	if (r == 0) {
-		memcpy(folio_data(m->cache, f) + (offset - start), buf, len);
-		/* Before the lock goes: a writeback would find the page behind the end, and drop it. */
-		if (offset + len > cache_size(m))
-			a64_set_release(&m->size, offset + len);
-	}
-	folio_unlock(f);
-	cache_put(m, &ref, CACHE_KEEP);
-	return r;
-}
-
-int cache_write(struct cache_mapping *m, uint64_t offset, const void *buf, size_t len)
-{
-	const uint8_t *in = buf;
-	uint64_t old = cache_size(m);
-
-	/* Before anything is there behind the end: what a mapping has stored there is none of the file. */
-	if (offset > old)
-		zero_range(m, old, align_up(old, m->unit_size));
-	while (len) {
-		size_t n = (size_t)MIN((uint64_t)len, m->unit_size - offset % m->unit_size);
-		int r = write_unit(m, offset, in, n);
-
-		if (r < 0)
-			return r;
-		offset += n;
-		in += n;
-		len -= n;
-		cache_throttle(m);
-	}
-	return 0;
 }

@@ -106,7 +106,6 @@ int folio_mkwrite(struct cache *c, struct folio *f, unsigned first, unsigned cou
 			return r;
 		i += n;
 	}
-	assert_folio_state(c, f);
 	return 0;
 }
 
@@ -122,16 +121,6 @@ void variant_set_dirty(struct cache *c, uint32_t frame)
 	folio_unlock(f);
 }
 #endif
-
-void cache_throttle(struct cache_mapping *m)
-{
-	struct cache *c = m->cache;
-
-	if (a64_read(&c->dirty) <= c->dirty_limit)
-		return;
-	counter_inc(c, throttled);
-	cache_writeback(m, 64);
-}
 
 /* ---- writing ---- */
 
@@ -149,6 +138,7 @@ struct batch {
 	unsigned count;
 	struct batch_page pages[BATCH]; /* ascending */
 	const uint8_t *data[BATCH];
+	bool cleaned;			/* some of them can be reclaimed now */
 	int error;			/* the first one */
 };
 
@@ -203,6 +193,7 @@ static void run_end(struct batch *b, unsigned from, unsigned n, int error)
 			b->error = error;
 	} else {
 		counter_add(c, pgpgout, n);
+		b->cleaned = true;
 	}
 	for (unsigned i = from; i < from + n; i++) {
 		struct batch_page *p = &b->pages[i];
@@ -229,7 +220,10 @@ static void batch_flush(struct batch *b)
 	}
 	b->count = 0;
 	a32_fetch_add(&b->m->writers, (uint32_t)-1);
-	memory_event(b->m->cache);
+	/* Who waits for memory would only try to write the same again, if nothing could be written. */
+	if (b->cleaned)
+		memory_event(b->m->cache);
+	b->cleaned = false;
 }
 
 static void batch_add(struct batch *b, struct folio *f, struct folio *page, uint64_t no, uint8_t *copy)
@@ -382,17 +376,77 @@ static int writeback_range(struct cache_mapping *m, uint64_t first, uint64_t end
 /* A few: whoever does it wants memory, not to clean up. */
 #define FOR_MEMORY 32u
 
-bool writeback_for_memory(struct cache *c)
+/* Some mapping writes at most about `most` of its dirty pages. How many; or -errno, if it could not. */
+static int writeback_some(struct cache *c, unsigned most)
 {
 	struct cache_mapping *m = mapping_next_dirty(c);
 	unsigned written = 0;
-	bool done;
+	int r;
 
 	if (!m)
-		return false;
-	done = writeback_range(m, 0, UINT64_MAX, false, FOR_MEMORY, &written) == 0 && written;
+		return 0;
+	r = writeback_range(m, 0, UINT64_MAX, false, most, &written);
 	mapping_put(m);
-	return done;
+	return r < 0 ? r : (int)written;
+}
+
+bool writeback_for_memory(struct cache *c)
+{
+	return writeback_some(c, FOR_MEMORY) > 0;
+}
+
+/* ---- not too much at once ---- */
+
+#define THROTTLE_BATCH 64u
+
+int cache_throttle(struct cache_mapping *m)
+{
+	struct cache *c = m->cache;
+	unsigned written = 0;
+	int r;
+
+	if (a64_read(&c->dirty) <= c->dirty_limit)
+		return 0;
+	counter_inc(c, throttled);
+	r = writeback_range(m, 0, UINT64_MAX, false, THROTTLE_BATCH, &written);
+	/*
+	 * Nobody may fill the memory with what can't be written: readers need some, too. As long as something can be written,
+	 * or is being, there will be room.
+	 */
+	while (a64_read(&c->dirty) > c->dirty_most && r >= 0)
+		if (!(r = writeback_some(c, THROTTLE_BATCH)))
+			break;
+	if (r >= 0 || a64_read(&c->dirty) <= c->dirty_most)
+		return 0;
+	counter_inc(c, throttle_refused);
+	return r;
+}
+
+void writeback_background(struct cache *c, size_t pages)
+{
+	while (a64_read(&c->dirty) > pages && writeback_some(c, THROTTLE_BATCH) > 0)
+		continue;
+}
+
+void writeback_old(struct cache *c, uint64_t before)
+{
+	struct cache_mapping *m;
+	size_t n;
+
+	mutex_lock(&c->mappings_lock);
+	n = c->mappings_size;
+	mutex_unlock(&c->mappings_lock);
+	/* Each mapping's turn comes once. */
+	while (n-- && (m = mapping_next_dirty(c))) {
+		unsigned written;
+
+		if (a64_read(&m->dirty_since) <= before) {
+			/* What is pinned stays dirty (R3), what fails does: they have time again. */
+			a64_set(&m->dirty_since, flusher_now());
+			writeback_range(m, 0, UINT64_MAX, false, UINT64_MAX, &written);
+		}
+		mapping_put(m);
+	}
 }
 
 unsigned cache_writeback(struct cache_mapping *m, unsigned most)

@@ -2,6 +2,12 @@
 /* Faults: from an address that can't be accessed to an entry in the page table. */
 #include "mm/fault.h"
 
+/* Pages that a read fault maps at once, if they are there; a power of two. */
+#ifndef MM_AROUND_PAGES
+#define MM_AROUND_PAGES 16
+#endif
+#define AROUND_PAGES MIN((uint64_t)MM_AROUND_PAGES, (uint64_t)TABLE_FAN)
+
 static enum fault_result result_of(struct cache *c, int error)
 {
 	if (error == -ENOMEM) {
@@ -146,6 +152,51 @@ static enum fault_result file_page(struct fault *f, struct folio **ret)
 	return FAULT_LOCKED;
 }
 
+/* One page beside the one that was asked for, if that needs no waiting. False: the range has changed, no more of it. */
+static bool around_one(const struct fault *asked, uint64_t addr)
+{
+	struct fault f = *asked;
+	struct vma *vma = f.vma;
+	uint64_t page = vma_page(vma, addr);
+	struct cache *c = vma->mm->cache;
+	struct folio *folio = cache_page_find(vma->mapping, page);
+	enum fault_result result = FAULT_NOPAGE;
+
+	f.addr = addr;
+	if (!folio)
+		return true;
+	if (folio_trylock(folio)) {
+		uint32_t frame = folio_page_frame(c, vma->mapping, folio, page);
+
+		if (folio_attached(folio, vma->mapping) && frame_uptodate(c, frame) &&
+			page < DIV_ROUND_UP(cache_size(vma->mapping), CACHE_PAGE_SIZE)) {
+			result = install_file(&f, pte_make(frame, 0));
+			if (result == FAULT_LOCKED) {
+				vma->mm->mmu->install(vma->mm, addr, pte_page(pte_make(frame, 0)), false);
+				counter_inc(c, fault_around);
+			}
+			if (result != FAULT_RETRY)
+				install_leave(vma);
+		}
+		folio_unlock(folio);
+	}
+	folio_put(c, folio);
+	return result != FAULT_RETRY;
+}
+
+/* Maps what lies around a page that was read, and is in the cache: it will be wanted, and a fault costs more (R6 to R9). */
+static void fault_around(const struct fault *f)
+{
+	const struct vma *vma = f->vma;
+	/* Not beyond one table: it is the one that we have. */
+	uint64_t window = align_down(f->addr, AROUND_PAGES << CACHE_PAGE_SHIFT);
+	uint64_t end = MIN(window + (AROUND_PAGES << CACHE_PAGE_SHIFT), vma->end);
+
+	for (uint64_t addr = MAX(window, vma->start); addr < end; addr += CACHE_PAGE_SIZE)
+		if (addr != f->addr && !a64_read(table_entry(f->table, addr)) && !around_one(f, addr))
+			break;
+}
+
 static enum fault_result file_fault(struct fault *f, bool writable)
 {
 	struct cache_mapping *m = f->vma->mapping;
@@ -154,8 +205,10 @@ static enum fault_result file_fault(struct fault *f, bool writable)
 	enum fault_result result;
 	struct folio *folio;
 	uint32_t frame;
-	int r = 0;
+	int r = writable ? cache_throttle(m) : 0;
 
+	if (r < 0)
+		return result_of(mm->cache, r);
 	result = file_page(f, &folio);
 	if (result != FAULT_LOCKED)
 		return result;
@@ -176,8 +229,8 @@ static enum fault_result file_fault(struct fault *f, bool writable)
 	}
 	folio_unlock(folio);
 	folio_put(mm->cache, folio);
-	if (writable)
-		cache_throttle(m);
+	if (result == FAULT_NOPAGE && !writable && !(f->vma->flags & VM_RANDOM))
+		fault_around(f);
 	return result;
 }
 

@@ -47,6 +47,7 @@ enum {
 	VM_READ = 1u << 0,
 	VM_WRITE = 1u << 1,
 	VM_SHARED = 1u << 2,
+	VM_RANDOM = 1u << 3, /* faults map one page only, as after madvise(MADV_RANDOM) */
 };
 
 /* What an entry maps: a frame of the cache, or a page of a range that is executed in place. */
@@ -91,7 +92,7 @@ int mm_protect(struct mm *mm, uint64_t addr, uint64_t len, unsigned flags);
 /* Moves a whole range; -EEXIST: something is there. */
 int mm_remap(struct mm *mm, uint64_t addr, uint64_t len, uint64_t to);
 
-/* Makes the page at addr accessible: NOPAGE, SIGBUS or OOM; never RETRY. Sleeps. */
+/* Makes the page at addr accessible, and if it is only read those around it that are in the cache: NOPAGE, SIGBUS or OOM; never RETRY. Sleeps. */
 enum fault_result mm_fault(struct mm *mm, uint64_t addr, bool write);
 
 /* The child's address space, with the parent's ranges. Sleeps. */

@@ -349,7 +349,7 @@ static int change_one(struct mm *mm, struct vma *old, uint64_t from, uint64_t to
 	to = MIN(to, old->end);
 	r = parts_add(&parts, old, old->start, from, old->flags, old->start);
 	if (r == 0 && keep)
-		r = parts_add(&parts, old, from, to, flags | (old->flags & VM_SHARED), from);
+		r = parts_add(&parts, old, from, to, flags | (old->flags & ~(unsigned)(VM_READ | VM_WRITE)), from);
 	if (r == 0)
 		r = parts_add(&parts, old, to, old->end, old->flags, to);
 	if (r < 0) {

@@ -6,6 +6,8 @@
 #include <sys/mman.h>
 #include <sys/sysmacros.h>
 
+#include "base/mem.h"
+
 #define DAMAGE_REPEAT_NS 10000000000ull
 
 static void on_damage(void *context, uint64_t offset, const char *text)
@@ -50,6 +52,8 @@ static int vfs_init(struct vfs *v, const struct vfs_options *o, char error[IMAGE
 	struct cache_options cache_options = {
 		.limit = MAX(o->cache_limit, (size_t)4 * VFS_READ_MAX),
 		.readahead_threads = o->readahead_threads,
+		/* Without it (an old kernel, a sandbox) the cache keeps what it has. */
+		.pressure_fd = MAX(mem_pressure_open(), 0),
 	};
 	const struct image_info *info = image_get_info(v->image);
 	struct image_inode root;

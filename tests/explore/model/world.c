@@ -255,7 +255,8 @@ void world_begin(struct world *w, const struct world_options *o)
 		"no memory");
 	space_new(w, 0);
 	explore_check(mm_new(w->cache, &soft_mmu_ops, w->mmu[0], &w->mm[0]) == 0 &&
-		mm_map(w->mm[0], SHARED_AT, PAGES * PAGE, VM_READ | VM_WRITE | VM_SHARED, w->file, 0, &xip) == 0 &&
+		mm_map(w->mm[0], SHARED_AT, PAGES * PAGE, VM_READ | VM_WRITE | VM_SHARED | (o->around ? 0 : VM_RANDOM), w->file, 0,
+			&xip) == 0 &&
 		mm_map(w->mm[0], ANON_AT, PAGE, VM_READ | VM_WRITE, NULL, 0, NULL) == 0, "no memory");
 	w->anon_mapped[0] = true;
 	for (unsigned p = 0; o->populate && p < PAGES; p++) {

@@ -84,6 +84,7 @@ struct world_options {
 	bool map;	   /* and the first one is mapped */
 	bool dirty;	   /* and has been stored to, as the private page */
 	bool child;	   /* there is a child that has touched nothing so far */
+	bool around;	   /* faults map neighbours, too */
 	bool shared_once;  /* the private page was shared with a child that is gone */
 	unsigned frames;   /* of memory; 0: plenty */
 };
