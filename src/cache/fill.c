@@ -254,7 +254,6 @@ void cache_put(struct cache_mapping *m, struct cache_ref *ref, enum cache_hint h
 	}
 	folio_put(m->cache, f);
 	*ref = (struct cache_ref){0};
-	memory_event(m->cache);
 }
 
 int cache_page_get(struct cache_mapping *m, uint64_t page, struct folio **ret)

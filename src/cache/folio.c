@@ -80,13 +80,26 @@ bool folio_freeze(struct folio *f, uint32_t refs)
 	return a32_cas(&f->refs, &refs, 0);
 }
 
-void folio_put(struct cache *c, struct folio *f)
+static uint32_t put(struct cache *c, struct folio *f)
 {
 	uint32_t before = a32_fetch_add(&f->refs, (uint32_t)-1);
 
 	assert(before);
 	if (before == 1)
 		folio_release(c, f);
+	return before;
+}
+
+void folio_put(struct cache *c, struct folio *f)
+{
+	/* Only its mapping has it now: who waits for memory may take it. */
+	if (put(c, f) == 2)
+		memory_event(c);
+}
+
+void folio_put_quietly(struct cache *c, struct folio *f)
+{
+	put(c, f);
 }
 
 /* ---- the end ---- */
@@ -255,8 +268,11 @@ void frame_unpin(struct cache *c, uint32_t frame, bool write)
 	trace_event(&c->trace, unpin, frame, before - one);
 	if (before != one)
 		return;
-	/* R5. Pairs with folio_release(). The frame may have become anybody's: folio_unpark() looks closely. */
-	sync_mb();
+	/*
+	 * R5. Pairs with folio_release(). The frame may have become anybody's: folio_unpark() looks closely. And who waits for
+	 * memory has perhaps left it alone for this pin (R4): memory_event() has the barrier for both.
+	 */
+	memory_event(c);
 	f = frame_folio(c, frame);
 	if (a32_read(&f->flags) & FOLIO_PARKED)
 		folio_unpark(c, f);

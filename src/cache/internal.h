@@ -122,6 +122,7 @@ struct cache_mapping {
 	uint64_t cut_first, cut_end; /* lock: pages of the last one */
 	struct a32 cut_done; /* to wait for its end */
 	struct a32 errors;   /* errseq: see writeback.c */
+	struct a32 failed;   /* pages whose writeback has failed, ever */
 	struct a32 writers;  /* batches whose writeback is under way */
 	struct a32 users;    /* who works on it without holding one of its folios; see mapping_next_dirty() */
 	bool ending;	     /* cache.mappings_lock: nobody becomes a user any more */
@@ -163,6 +164,11 @@ static inline uint64_t folio_first_page(const struct cache_mapping *m, const str
 bool folio_try_get(struct folio *folio);
 /* From `refs` references to none: nobody can get one any more. False: somebody has got another one. */
 bool folio_freeze(struct folio *folio, uint32_t refs);
+/*
+ * Without telling those who wait for memory: for who is looking for some, and would wake itself. Others may have left the
+ * folio alone meanwhile; when the search is over, they are told (memory_event()).
+ */
+void folio_put_quietly(struct cache *cache, struct folio *folio);
 /* Any page of it pinned? Orders nothing by itself. */
 bool folio_pinned(const struct cache *cache, const struct folio *folio);
 bool folio_dirty(const struct folio *folio);
@@ -232,9 +238,9 @@ void memory_event(struct cache *cache);
 void queue_add(struct cache *cache, struct folio *folio, bool cold);
 /* Out of whatever queue it is in. */
 void queue_remove(struct cache *cache, struct folio *folio);
-/* Frees this one, if it may be. Consumes the reference. */
+/* Frees this one, if it may be. Consumes the reference, quietly: memory_event() comes after the last one. */
 bool folio_reclaim(struct cache *cache, struct folio *folio);
-/* Frees one folio: a cold one, or the one that SIEVE chooses. False: none can be freed. */
+/* Frees one folio: a cold one, or the one that SIEVE chooses. False: none can be freed. memory_event() comes after it. */
 bool reclaim_one(struct cache *cache, bool cold);
 
 /* ---- fill.c ---- */

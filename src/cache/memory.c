@@ -38,10 +38,10 @@ uint32_t memory_alloc(struct cache *c, unsigned count, bool wait)
 
 	sync_may_sleep("allocation");
 	/* Readahead doesn't compete with readers who wait. */
-	if (!wait)
-		return a32_read(&c->memory_waiters) ? FRAME_NONE : memory_try(c, count);
-	frame = memory_try_hard(c, count);
-	while (frame == FRAME_NONE) {
+	if (!wait && a32_read(&c->memory_waiters))
+		return FRAME_NONE;
+	frame = wait ? memory_try_hard(c, count) : memory_try(c, count);
+	while (wait && frame == FRAME_NONE) {
 		uint32_t seen;
 
 		/*
@@ -56,6 +56,8 @@ uint32_t memory_alloc(struct cache *c, unsigned count, bool wait)
 			a32_wait(&c->memory_events, seen);
 		a32_fetch_add(&c->memory_waiters, (uint32_t)-1);
 	}
+	/* Others who wait may have left folios alone because we were looking at them. */
+	memory_event(c);
 	return frame;
 }
 

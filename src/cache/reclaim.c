@@ -190,7 +190,7 @@ bool folio_reclaim(struct cache *c, struct folio *f)
 		return true;
 	}
 	counter_inc(c, pgsteal_busy);
-	folio_put(c, f);
+	folio_put_quietly(c, f);
 	/* Two who reclaim may have stood in each other's way: neither may sleep because of the other. */
 	if (verdict == CONTENDED)
 		memory_event(c);
@@ -230,6 +230,7 @@ size_t cache_reclaim(struct cache *c, size_t bytes)
 		/* Others allocate meanwhile. */
 		before = MAX(before, now);
 	}
+	memory_event(c);
 	return before - now;
 }
 

@@ -179,5 +179,6 @@ uint64_t cache_invalidate(struct cache_mapping *m, uint64_t first, uint64_t coun
 		if (!unit)
 			break;
 	}
+	memory_event(m->cache);
 	return left;
 }

@@ -132,9 +132,17 @@ struct batch_page {
 	uint8_t *copy;	       /* a bounce copy, or NULL */
 };
 
+enum purpose {
+	FOR_MEMORY, /* what can be reclaimed afterwards, without waking those who wait for memory */
+	FOR_ROOM,   /* less shall be dirty */
+	FOR_AGE,    /* what is dirty shall be on the disk some time: also what stays dirty */
+	FOR_SYNC,   /* the same now, also what others are writing: waits for them */
+};
+
 /* Pages whose writeback has begun. Nobody waits for anything while the batch has pages: others may wait for them. */
 struct batch {
 	struct cache_mapping *m;
+	enum purpose why;
 	unsigned count;
 	struct batch_page pages[BATCH]; /* ascending */
 	const uint8_t *data[BATCH];
@@ -159,6 +167,8 @@ static void page_redirty(struct cache_mapping *m, struct folio *f, const struct 
 	/* Dirty again already, with a reservation of its own: one is enough. */
 	if (!mapping_redirty(m, f, p->page) && m->ops->mkwrite_undo)
 		m->ops->mkwrite_undo(m->owner, p->no, 1);
+	/* Dirty, then counted, then over: whoever came too early to find it dirty finds the count changed (cache_sync). */
+	a32_fetch_add(&m->failed, 1);
 	page_end_writeback(p->page);
 }
 
@@ -295,6 +305,9 @@ static int folio_begin(struct batch *b, struct folio *f, uint64_t first, uint64_
 		if (base + i < first || base + i >= end ||
 			(a32_read(&f[i].state) & (PAGE_DIRTY | PAGE_WRITEBACK)) != PAGE_DIRTY)
 			continue;
+		/* It would stay dirty (R3): who wants memory or room would write it again and again until it is unpinned. */
+		if (b->why <= FOR_ROOM && pins_writing(a64_read_acquire(&f[i].pins)))
+			continue;
 		r = page_begin(b, f, &f[i], base + i);
 		if (r > 0)
 			cleaned++;
@@ -336,7 +349,7 @@ static void lock_for_batch(struct batch *b, struct folio *f, bool wait)
 }
 
 /* Writes dirty pages of [first, end), at most about `most`; how many in *ret. The first error. */
-static int writeback_range(struct cache_mapping *m, uint64_t first, uint64_t end, bool wait, uint64_t most,
+static int writeback_range(struct cache_mapping *m, uint64_t first, uint64_t end, enum purpose why, uint64_t most,
 	unsigned *ret)
 {
 	_cleanup_mem_ struct batch *b = mem_alloc(sizeof(*b));
@@ -348,11 +361,12 @@ static int writeback_range(struct cache_mapping *m, uint64_t first, uint64_t end
 	if (!b)
 		return -ENOMEM;
 	b->m = m;
+	b->why = why;
 	while (written < most && (f = mapping_next(m, &unit, true))) {
 		bool past = folio_first_page(m, f) >= end;
 
 		if (!past) {
-			lock_for_batch(b, f, wait);
+			lock_for_batch(b, f, why == FOR_SYNC);
 			if (folio_attached(f, m)) {
 				unsigned before = b->count;
 				int r = folio_begin(b, f, first, end);
@@ -364,7 +378,10 @@ static int writeback_range(struct cache_mapping *m, uint64_t first, uint64_t end
 			folio_unlock(f);
 		}
 		unit = f->unit + 1;
-		folio_put(m->cache, f);
+		if (why == FOR_MEMORY)
+			folio_put_quietly(m->cache, f);
+		else
+			folio_put(m->cache, f);
 		if (past || !unit)
 			break;
 	}
@@ -374,10 +391,10 @@ static int writeback_range(struct cache_mapping *m, uint64_t first, uint64_t end
 }
 
 /* A few: whoever does it wants memory, not to clean up. */
-#define FOR_MEMORY 32u
+#define MEMORY_PAGES 32u
 
 /* Some mapping writes at most about `most` of its dirty pages. How many; or -errno, if it could not. */
-static int writeback_some(struct cache *c, unsigned most)
+static int writeback_some(struct cache *c, enum purpose why, unsigned most)
 {
 	struct cache_mapping *m = mapping_next_dirty(c);
 	unsigned written = 0;
@@ -385,14 +402,14 @@ static int writeback_some(struct cache *c, unsigned most)
 
 	if (!m)
 		return 0;
-	r = writeback_range(m, 0, UINT64_MAX, false, most, &written);
+	r = writeback_range(m, 0, UINT64_MAX, why, most, &written);
 	mapping_put(m);
 	return r < 0 ? r : (int)written;
 }
 
 bool writeback_for_memory(struct cache *c)
 {
-	return writeback_some(c, FOR_MEMORY) > 0;
+	return writeback_some(c, FOR_MEMORY, MEMORY_PAGES) > 0;
 }
 
 /* ---- not too much at once ---- */
@@ -408,13 +425,13 @@ int cache_throttle(struct cache_mapping *m)
 	if (a64_read(&c->dirty) <= c->dirty_limit)
 		return 0;
 	counter_inc(c, throttled);
-	r = writeback_range(m, 0, UINT64_MAX, false, THROTTLE_BATCH, &written);
+	r = writeback_range(m, 0, UINT64_MAX, FOR_ROOM, THROTTLE_BATCH, &written);
 	/*
 	 * Nobody may fill the memory with what can't be written: readers need some, too. As long as something can be written,
 	 * or is being, there will be room.
 	 */
 	while (a64_read(&c->dirty) > c->dirty_most && r >= 0)
-		if (!(r = writeback_some(c, THROTTLE_BATCH)))
+		if (!(r = writeback_some(c, FOR_ROOM, THROTTLE_BATCH)))
 			break;
 	if (r >= 0 || a64_read(&c->dirty) <= c->dirty_most)
 		return 0;
@@ -424,7 +441,7 @@ int cache_throttle(struct cache_mapping *m)
 
 void writeback_background(struct cache *c, size_t pages)
 {
-	while (a64_read(&c->dirty) > pages && writeback_some(c, THROTTLE_BATCH) > 0)
+	while (a64_read(&c->dirty) > pages && writeback_some(c, FOR_ROOM, THROTTLE_BATCH) > 0)
 		continue;
 }
 
@@ -443,7 +460,7 @@ void writeback_old(struct cache *c, uint64_t before)
 		if (a64_read(&m->dirty_since) <= before) {
 			/* What is pinned stays dirty (R3), what fails does: they have time again. */
 			a64_set(&m->dirty_since, flusher_now());
-			writeback_range(m, 0, UINT64_MAX, false, UINT64_MAX, &written);
+			writeback_range(m, 0, UINT64_MAX, FOR_AGE, UINT64_MAX, &written);
 		}
 		mapping_put(m);
 	}
@@ -453,7 +470,7 @@ unsigned cache_writeback(struct cache_mapping *m, unsigned most)
 {
 	unsigned written;
 
-	writeback_range(m, 0, UINT64_MAX, false, most, &written);
+	writeback_range(m, 0, UINT64_MAX, FOR_AGE, most, &written);
 	return written;
 }
 
@@ -479,9 +496,15 @@ int cache_sync(struct cache_mapping *m, uint64_t first, uint64_t count, struct c
 {
 	uint64_t end = first + count < first ? UINT64_MAX : first + count;
 	unsigned written;
-	int r = writeback_range(m, first, end, true, UINT64_MAX, &written), seen = 0;
+	uint32_t failed;
+	int r, seen = 0;
 
-	wait_for_writers(m, first, end);
+	/* What another has tried to write while we were at it was none of ours, and is dirty again. */
+	do {
+		failed = a32_read_acquire(&m->failed);
+		r = writeback_range(m, first, end, FOR_SYNC, UINT64_MAX, &written);
+		wait_for_writers(m, first, end);
+	} while (r == 0 && a32_read_acquire(&m->failed) != failed);
 	if (e)
 		seen = errseq_check(m, e);
 	return r < 0 ? r : seen;

@@ -160,6 +160,7 @@ struct explore_program {
 	unsigned bound;							     /* unless the command line has another; 0: 2 */
 	unsigned alloc_failures;					     /* how many explore_alloc() of the threads may fail, as a choice that costs nothing */
 	bool expect_failure;						     /* finding one is this program's success */
+	bool sampled;							     /* too large to be searched, unless a bound is asked for: one schedule, and --random */
 	bool no_lock_order;						     /* don't check the order of locks */
 	bool no_hold;							     /* stores reach memory at once */
 };

@@ -267,6 +267,8 @@ static bool explore_one(const struct command *c, const struct explore_program *p
 
 	if (!c->bound_given)
 		options.bound = p->bound ? p->bound : BOUND_DEFAULT;
+	if (p->sampled && !c->bound_given && !options.schedules_max)
+		options.schedules_max = 1;
 	explore_search(p, &options, &result);
 	ok = (result.failure != EXPLORE_OK) == p->expect_failure && result.failure != EXPLORE_DIVERGED;
 	if (c->json) {

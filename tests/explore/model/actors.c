@@ -140,7 +140,8 @@ static void invalidate(struct world *w)
 
 static void unmap(struct world *w)
 {
-	mm_unmap(w->mm[0], SHARED_AT, PAGE);
+	if (mm_unmap(w->mm[0], SHARED_AT, PAGE) < 0)
+		return;
 	explore_check(world_load(w, 0, SHARED_AT) == -EFAULT, "what was unmapped can still be loaded");
 }
 
@@ -229,11 +230,78 @@ const struct actor actors[] = {
 };
 const unsigned actor_count = ARRAY_SIZE(actors);
 
+/* ---- disks that fail ---- */
+
+static void short_read(struct world *w)
+{
+	w->owner.short_reads = 1;
+	world_read(w, 1);
+}
+
+static void short_fault(struct world *w)
+{
+	w->owner.short_reads = 1;
+	world_load(w, 0, SHARED_AT);
+	world_store(w, 0, SHARED_AT);
+}
+
+static void write_is_torn(struct world *w)
+{
+	world_write(w, 1);
+	w->owner.torn_writes = 1;
+	world_sync(w);
+}
+
+static void write_fails_twice(struct world *w)
+{
+	struct world_file f;
+
+	world_open(w, &f);
+	w->owner.fail_writes = 2;
+	world_sync_file(w, &f);
+	world_sync_file(w, &f);
+	world_sync_file(w, &f);
+}
+
+static void sync_twice(struct world *w)
+{
+	struct world_file f;
+
+	world_open(w, &f);
+	world_sync_file(w, &f);
+	world_sync_file(w, &f);
+}
+
+static void pinned_write_fails(struct world *w)
+{
+	uint32_t frame;
+
+	if (mm_pin(w->mm[0], SHARED_AT, 1, PIN_FOR_WRITE, &frame) < 0)
+		return;
+	w->owner.fail_writes = 1;
+	world_sync(w);
+	mm_unpin(w->mm[0], &frame, 1, PIN_FOR_WRITE);
+	world_sync(w);
+}
+
+const struct actor failing_actors[] = {
+	{"short-read", short_read, false, false, false, "R13"},
+	{"short-fault", short_fault, false, false, false, "R1 R13"},
+	{"write-torn", write_is_torn, false, false, false, "R13"},
+	{"write-error-twice", write_fails_twice, false, false, false, "R13"},
+	{"fsync-twice", sync_twice, false, false, false, "R13"},
+	{"pinned-write-error", pinned_write_fails, false, false, false, "R3 R13"},
+};
+const unsigned failing_actor_count = ARRAY_SIZE(failing_actors);
+
 const struct actor *actor_find(const char *name)
 {
 	for (unsigned i = 0; i < actor_count; i++)
 		if (!strcmp(actors[i].name, name))
 			return &actors[i];
+	for (unsigned i = 0; i < failing_actor_count; i++)
+		if (!strcmp(failing_actors[i].name, name))
+			return &failing_actors[i];
 	fprintf(stderr, "there is no actor '%s'\n", name);
 	exit(2);
 }

@@ -16,6 +16,9 @@ struct actor {
 
 extern const struct actor actors[];
 extern const unsigned actor_count;
+/* What the disk does to them: in the scenarios about that only. */
+extern const struct actor failing_actors[];
+extern const unsigned failing_actor_count;
 /* By name; ends the program if there is none. */
 const struct actor *actor_find(const char *name);
 

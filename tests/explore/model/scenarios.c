@@ -11,7 +11,7 @@ struct scenario {
 	struct explore_program program;
 	char name[96], text[192];
 	struct world_options options;
-	const struct actor *actors[3];
+	const struct actor *actors[4];
 	unsigned count;
 	size_t variant; /* offset of its flag in struct variants, plus one; 0: the real rules */
 };
@@ -40,8 +40,8 @@ static void check(void *data)
 }
 
 /* What is there when the threads begin. */
-enum start { COLD, CLEAN, DIRTY, SHARED_ONCE };
-static const char *const start_names[] = {"cold:", "clean:", "", "shared-once:"};
+enum start { COLD, CLEAN, DIRTY, SHARED_ONCE, TIGHT };
+static const char *const start_names[] = {"cold:", "clean:", "", "shared-once:", "tight:"};
 
 static struct scenario *scenario_new(const char *prefix, const struct actor *const *who, unsigned count, enum start start)
 {
@@ -51,8 +51,8 @@ static struct scenario *scenario_new(const char *prefix, const struct actor *con
 	if (!s)
 		exit(2);
 	s->count = count;
-	s->options = (struct world_options){.populate = start != COLD, .map = start >= CLEAN, .dirty = start >= DIRTY,
-		.shared_once = start == SHARED_ONCE};
+	s->options = (struct world_options){.populate = start != COLD && start != TIGHT, .map = start >= CLEAN,
+		.dirty = start >= DIRTY, .shared_once = start == SHARED_ONCE, .tight = start == TIGHT};
 	at = (size_t)snprintf(s->name, sizeof(s->name), "%s%s", prefix, start_names[start]);
 	for (unsigned i = 0; i < count; i++) {
 		s->actors[i] = who[i];
@@ -120,6 +120,142 @@ static void add_twos(struct list *l)
 	}
 }
 
+/* ---- where something is missing ---- */
+
+/* One allocation of the threads fails, whichever it is. */
+static void add_oom(struct list *l)
+{
+	for (unsigned i = 0; i < actor_count; i++) {
+		for (unsigned k = i; k < actor_count; k++) {
+			const struct actor *who[] = {&actors[i], &actors[k]};
+
+			for (enum start start = COLD; together(who[0], who[1]) && start <= DIRTY; start++) {
+				struct scenario *s;
+
+				/* What is there already is allocated by nobody. */
+				if (start == CLEAN)
+					continue;
+				s = scenario_new("oom:", who, 2, start);
+				s->options.oom = true;
+				s->program.alloc_failures = 1;
+				s->program.bound = 1;
+				list_add(l, s);
+			}
+		}
+	}
+}
+
+static bool writes_back(const struct actor *a)
+{
+	return a == actor_find("writeback") || a == actor_find("fsync") || a == actor_find("write-error");
+}
+
+/* Disks that fail, with each other and with everybody. */
+static void add_failing(struct list *l)
+{
+	static const char *const threes[][3] = {
+		{"fsync-twice", "fsync-twice", "write-error"},
+		{"fsync-twice", "write-error-twice", "long-pin"},
+		{"fsync-twice", "write-torn", "truncate-grow"},
+		{"fuse-read-other", "fuse-read-other", "read-error"},
+		{"fuse-read-other", "short-read", "truncate-grow"},
+		{"read-fault", "write-fault", "short-fault"},
+	};
+
+	for (unsigned i = 0; i < failing_actor_count; i++) {
+		for (unsigned k = 0; k < failing_actor_count - i + actor_count; k++) {
+			const struct actor *with = k < actor_count ? &actors[k] : &failing_actors[i + k - actor_count];
+			const struct actor *who[] = {&failing_actors[i], with};
+
+			for (enum start start = COLD; !with->xip && start <= DIRTY; start++) {
+				struct scenario *s;
+
+				if (start == CLEAN)
+					continue;
+				s = scenario_new("io:", who, 2, start);
+				/* Where two who write back meet, it may take both to be interrupted. */
+				s->program.bound = start == DIRTY && (k >= actor_count || writes_back(with)) ? 2 : 1;
+				list_add(l, s);
+			}
+		}
+	}
+	for (size_t i = 0; i < ARRAY_SIZE(threes); i++) {
+		const struct actor *who[] = {actor_find(threes[i][0]), actor_find(threes[i][1]), actor_find(threes[i][2])};
+
+		for (enum start start = COLD; start <= DIRTY; start += DIRTY - COLD) {
+			struct scenario *s = scenario_new("io:", who, 3, start);
+
+			s->program.bound = 1;
+			list_add(l, s);
+		}
+	}
+}
+
+/* Frames that an actor may have to itself for long, or for good. */
+static unsigned spare_of(const struct actor *a)
+{
+	/* A parent and a child have a private page each, and the one that they shared while they copy it. */
+	if (a->child || a == actor_find("fork"))
+		return 2;
+	/* It faults while it has a pin: on a page that perhaps has left the file. */
+	return a == actor_find("direct-write-after");
+}
+
+/* All of the file has one frame, so everybody waits for everybody. Nobody may do so for ever. */
+static void add_tight(struct list *l)
+{
+	static const char *const third[] = {"read-fault", "write-fault", "direct-read", "direct-write", "long-pin", "fsync",
+		"reclaim", "invalidate", "truncate-grow", "mremap"};
+	const struct actor *other = actor_find("fuse-read-other");
+
+	for (size_t i = 0; i < ARRAY_SIZE(third); i++) {
+		const struct actor *who[] = {other, other, actor_find(third[i])};
+		struct scenario *s = scenario_new("", who, 3, TIGHT);
+
+		s->program.bound = 2;
+		list_add(l, s);
+	}
+	for (unsigned i = 0; i < actor_count; i++) {
+		for (unsigned k = i; k < actor_count; k++) {
+			const struct actor *who[] = {&actors[i], &actors[k]};
+			struct scenario *s;
+
+			if (!together(who[0], who[1]) || who[0]->xip || who[1]->xip)
+				continue;
+			/* What can't be written stays, and then there is nothing to wait for. */
+			if (who[0] == actor_find("write-error") || who[1] == actor_find("write-error"))
+				continue;
+			s = scenario_new("", who, 2, TIGHT);
+			for (unsigned n = 0; n < 2; n++)
+				s->options.spare = MAX(s->options.spare, spare_of(who[n]));
+			s->program.bound = who[0] == other || who[1] == other ? 2 : 1;
+			list_add(l, s);
+		}
+	}
+}
+
+/* Too many orders to try them all: for random runs. */
+static void add_fours(struct list *l)
+{
+	static const char *const names[] = {"write-fault", "direct-read", "long-pin", "private-dma", "private-store", "fork",
+		"fsync", "truncate-grow", "reclaim"};
+
+	for (unsigned set = 0; set < 1u << ARRAY_SIZE(names); set++) {
+		const struct actor *who[4];
+		struct scenario *s;
+		unsigned n = 0;
+
+		if (__builtin_popcount(set) != 4)
+			continue;
+		for (unsigned i = 0; i < ARRAY_SIZE(names); i++)
+			if (set >> i & 1)
+				who[n++] = actor_find(names[i]);
+		s = scenario_new("four:", who, 4, DIRTY);
+		s->program.sampled = true;
+		list_add(l, s);
+	}
+}
+
 static void add_threes(struct list *l)
 {
 	for (unsigned i = 0; i < actor_count; i++) {
@@ -136,6 +272,10 @@ static void add_threes(struct list *l)
 			}
 		}
 	}
+	add_oom(l);
+	add_failing(l);
+	add_tight(l);
+	add_fours(l);
 }
 
 /* The losing designs, and with whom each goes wrong. */

@@ -100,12 +100,19 @@ static struct page_model *model_of(struct world *w, unsigned space, uint64_t add
 	return &w->file_pages[(addr - (addr >= MOVED_AT ? MOVED_AT : SHARED_AT)) / PAGE];
 }
 
+/* Does a page of the file lie behind its end, and every truncation is over? */
+static bool beyond_end(const struct world *w, const struct page_model *p)
+{
+	return p >= w->file_pages + w->pages && p < w->file_pages + PAGES && !p->leaving;
+}
+
 static void observe(void *context, uint64_t addr, bool write, uint64_t value)
 {
 	struct observer *o = context;
 	struct page_model *p = model_of(o->w, o->space, addr);
 	struct word *word = &p->words[addr % PAGE / 8];
 
+	explore_check(!beyond_end(o->w, p), "a program gets at a page behind the end of the file");
 	if (write) {
 		explore_note("stores %ju", (uintmax_t)value);
 		word_set(o->w, p, word, value);
@@ -126,9 +133,16 @@ static void owner_read(void *owner, uint64_t first, unsigned count, struct cache
 		if (w->owner.fail_reads) {
 			w->owner.fail_reads--;
 			fills[i].error = -EIO;
-			continue;
+		} else if (w->owner.short_reads) {
+			w->owner.short_reads--;
+			fills[i].len = 8;
 		}
-		memcpy(fills[i].data, w->owner.disk[first + i], PAGE);
+		if (fills[i].error || fills[i].len < PAGE) {
+			w->owner.reads_failed++;
+			w->owner.failed_by[explore_self()]++;
+		}
+		if (!fills[i].error)
+			memcpy(fills[i].data, w->owner.disk[first + i], fills[i].len);
 	}
 }
 
@@ -139,6 +153,7 @@ static int owner_mkwrite(void *owner, uint64_t page, unsigned count)
 	explore_point("mkwrite: reserves space");
 	if (w->owner.no_space) {
 		w->owner.no_space--;
+		w->owner.refused++;
 		return -ENOSPC;
 	}
 	for (unsigned i = 0; i < count; i++) {
@@ -175,6 +190,14 @@ static int owner_writeback(void *owner, const struct cache_write *write)
 	}
 	if (w->owner.fail_writes) {
 		w->owner.fail_writes--;
+		w->owner.writes_failed++;
+		return -EIO;
+	}
+	if (w->owner.torn_writes) {
+		/* Of several pages the first one arrives, of one its first word. */
+		w->owner.torn_writes--;
+		w->owner.writes_failed++;
+		memcpy(w->owner.disk[write->page], write->data[0], write->count > 1 ? PAGE : 8);
 		return -EIO;
 	}
 	for (unsigned i = 0; i < write->count; i++) {
@@ -219,7 +242,7 @@ static const struct cache_ops xip_ops = {
 
 /* ---- beginning and end ---- */
 
-static void space_new(struct world *w, unsigned space)
+static int space_new(struct world *w, unsigned space)
 {
 	struct soft_options o = {
 		.base = WINDOW_AT,
@@ -230,18 +253,29 @@ static void space_new(struct world *w, unsigned space)
 	};
 
 	w->observers[space] = (struct observer){w, space};
-	explore_check(soft_mmu_new(&o, &w->mmu[space]) == 0, "no memory");
+	return soft_mmu_new(&o, &w->mmu[space]);
+}
+
+static void take_memory(struct world *w, unsigned spare)
+{
+	struct cache_stats stats;
+
+	cache_get_stats(w->cache, &stats);
+	assert(stats.limit == FRAMES * PAGE);
+	for (unsigned i = 0, n = (unsigned)((stats.limit - stats.used) / PAGE); i + spare < n; i++)
+		explore_check(cache_private_new(w->cache, &w->ballast[i]) == 0, "no memory");
 }
 
 void world_begin(struct world *w, const struct world_options *o)
 {
-	struct cache_options co = {.limit = (o->frames ? o->frames : 8) * PAGE};
+	struct cache_options co = {.limit = FRAMES * PAGE};
 	const struct mm_xip xip = {.valid = o->xip};
 	struct cache_ref ref;
 
 	mutex_init(&w->inode, LOCK_INODE);
 	mutex_init(&w->guard, LOCK_TEST);
 	explore_name(&w->inode, sizeof(w->inode), "the inode lock");
+	w->pages = PAGES;
 	for (unsigned p = 0; p < PAGES; p++) {
 		for (unsigned k = 0; k < WORDS; k++) {
 			w->owner.disk[p][k] = w->image[p][k] = 10 * (p + 1) + k;
@@ -253,8 +287,7 @@ void world_begin(struct world *w, const struct world_options *o)
 	explore_check(cache_new(&co, &w->cache) == 0 &&
 		cache_mapping_new(w->cache, o->xip ? &xip_ops : &file_ops, w, PAGE, PAGES * PAGE, 0, &w->file) == 0,
 		"no memory");
-	space_new(w, 0);
-	explore_check(mm_new(w->cache, &soft_mmu_ops, w->mmu[0], &w->mm[0]) == 0 &&
+	explore_check(space_new(w, 0) == 0 && mm_new(w->cache, &soft_mmu_ops, w->mmu[0], &w->mm[0]) == 0 &&
 		mm_map(w->mm[0], SHARED_AT, PAGES * PAGE, VM_READ | VM_WRITE | VM_SHARED | (o->around ? 0 : VM_RANDOM), w->file, 0,
 			&xip) == 0 &&
 		mm_map(w->mm[0], ANON_AT, PAGE, VM_READ | VM_WRITE, NULL, 0, NULL) == 0, "no memory");
@@ -284,6 +317,9 @@ void world_begin(struct world *w, const struct world_options *o)
 		w->mmu[1] = NULL;
 		w->anon_mapped[1] = false;
 	}
+	if (o->tight)
+		take_memory(w, o->spare);
+	w->oom = o->oom;
 }
 
 static void check_disk(struct world *w, uint32_t since, const char *when)
@@ -303,6 +339,8 @@ void world_end(struct world *w)
 	struct cache_stats stats;
 
 	w->owner.fail_reads = w->owner.fail_writes = w->owner.no_space = 0;
+	w->owner.short_reads = w->owner.torn_writes = 0;
+	w->oom = false;
 	/* What was stored is seen by all, and is on the disk after a sync. */
 	for (unsigned p = 0; p < PAGES; p++)
 		if (p * PAGE < cache_size(w->file))
@@ -315,6 +353,9 @@ void world_end(struct world *w)
 		mm_free(w->mm[s]);
 		soft_mmu_free(w->mmu[s]);
 	}
+	for (unsigned i = 0; i < FRAMES; i++)
+		if (w->ballast[i])
+			folio_put(w->cache, w->ballast[i]);
 	explore_check(!sync_violations(), "something slept under a lock that forbids it (R8)");
 	cache_mapping_free(w->file);
 	for (unsigned p = 0; p < PAGES; p++)
@@ -327,28 +368,47 @@ void world_end(struct world *w)
 
 /* ---- what actors do ---- */
 
+/* An operation is over: it may have failed for a reason only. Returns r. */
+static int over(struct world *w, int r)
+{
+	uint8_t *failed = &w->owner.failed_by[MAX(explore_self(), 0)];
+
+	explore_check(r != -ENOMEM || w->oom, "there is no memory, and nobody has taken it away");
+	w->owner.reads_over += *failed;
+	*failed = 0;
+	return r;
+}
+
+/* R13: who hears of a failed read was there before the one who read it had heard of it. */
+static int read_over(struct world *w, int r, unsigned before)
+{
+	explore_check(r != -EIO || w->owner.reads_failed > before, "a failed read is an error of those who come later");
+	return over(w, r);
+}
+
 int world_load(struct world *w, unsigned space, uint64_t addr)
 {
 	uint64_t v;
 
-	return soft_load(w->mm[space], addr, &v);
+	return over(w, soft_load(w->mm[space], addr, &v));
 }
 
 int world_store(struct world *w, unsigned space, uint64_t addr)
 {
-	return soft_store(w->mm[space], addr, world_value(w));
+	return over(w, soft_store(w->mm[space], addr, world_value(w)));
 }
 
 int world_dma(struct world *w, unsigned space, uint64_t addr, unsigned flags, unsigned stores)
 {
 	struct page_model *p = model_of(w, space, addr);
 	unsigned generation = p->generation;
-	bool leaving = p->leaving;
+	bool leaving = p->leaving, beyond = beyond_end(w, p);
 	uint32_t frame;
-	int r = mm_pin(w->mm[space], addr, 1, flags | PIN_FOR_WRITE, &frame);
+	int r = over(w, mm_pin(w->mm[space], addr, 1, flags | PIN_FOR_WRITE, &frame));
 
 	if (r < 0)
 		return r;
+	explore_check(!beyond || !beyond_end(w, p) || p->generation != generation, "a page behind the end is pinned");
 	/* Pinned while it left the file: before or after, nobody knows. */
 	leaving = leaving || p->generation != generation;
 	generation = p->generation;
@@ -375,7 +435,7 @@ int world_dma_load(struct world *w, unsigned space, uint64_t addr, bool store)
 	bool leaving = p->leaving;
 	uint32_t frame;
 	uint64_t v;
-	int r = mm_pin(w->mm[space], addr, 1, 0, &frame);
+	int r = over(w, mm_pin(w->mm[space], addr, 1, 0, &frame));
 
 	if (r < 0)
 		return r;
@@ -394,10 +454,14 @@ int world_dma_load(struct world *w, unsigned space, uint64_t addr, bool store)
 
 void world_read(struct world *w, unsigned page)
 {
+	unsigned before = w->owner.reads_over;
 	struct cache_ref ref;
+	int r = read_over(w, cache_get(w->file, page, &ref), before);
 
-	if (cache_get(w->file, page, &ref) < 0)
+	if (r < 0) {
+		explore_check(r == -EIO || r == -ENOMEM, "a read fails with %d", r);
 		return;
+	}
 	for (unsigned k = 0; k < WORDS && page * PAGE < cache_size(w->file); k++) {
 		uint64_t v;
 
@@ -415,6 +479,7 @@ static void write_word(struct world *w, unsigned page, uint64_t v)
 {
 	struct page_model *p = &w->file_pages[page];
 	struct word *word = &p->words[1];
+	unsigned before = w->owner.reads_over;
 	struct value *mine;
 	bool written;
 
@@ -422,7 +487,8 @@ static void write_word(struct world *w, unsigned page, uint64_t v)
 	w->now++;
 	mine = word_add(w, word, v);
 	mine->pending = true;
-	written = cache_write(w->file, page * PAGE + 8, &v, 8) == 0;
+	w->pages = MAX(w->pages, page + 1);
+	written = read_over(w, cache_write(w->file, page * PAGE + 8, &v, 8), before) == 0;
 	w->now++;
 	mine->pending = false;
 	for (unsigned i = 0; written && i < word->count; i++)
@@ -446,20 +512,40 @@ void world_write_from_mapping(struct world *w, unsigned page)
 
 	mutex_lock(&w->inode);
 	/* The kernel copies from the program's memory, and may have to fault it in. */
-	if (soft_load(w->mm[0], SHARED_AT + page * PAGE, &v) == 0)
+	if (over(w, soft_load(w->mm[0], SHARED_AT + page * PAGE, &v)) == 0)
 		write_word(w, page, v);
 	mutex_unlock(&w->inode);
 }
 
+void world_open(struct world *w, struct world_file *ret)
+{
+	cache_errseq_sample(w->file, &ret->errors);
+	/* What nobody has heard of is news for who opens the file now, too. */
+	ret->before = 0;
+	ret->after = w->owner.writes_failed;
+}
+
+void world_sync_file(struct world *w, struct world_file *f)
+{
+	unsigned failed = w->owner.writes_failed;
+	uint32_t since = w->now;
+	int r = over(w, cache_sync(w->file, 0, UINT64_MAX, &f->errors));
+
+	explore_check(r < 0 || failed <= f->after, "a failed writeback is not heard of (R13)");
+	explore_check(r == 0 || w->owner.writes_failed > f->before || w->owner.refused || w->oom,
+		"a failed writeback is heard of twice (R13)");
+	f->before = failed;
+	f->after = w->owner.writes_failed;
+	if (r == 0)
+		check_disk(w, since, "after fsync");
+}
+
 void world_sync(struct world *w)
 {
-	struct cache_errseq errors;
-	uint32_t since;
+	struct world_file f;
 
-	cache_errseq_sample(w->file, &errors);
-	since = w->now;
-	if (cache_sync(w->file, 0, UINT64_MAX, &errors) == 0)
-		check_disk(w, since, "after fsync");
+	world_open(w, &f);
+	world_sync_file(w, &f);
 }
 
 void world_truncate(struct world *w, unsigned pages)
@@ -468,9 +554,11 @@ void world_truncate(struct world *w, unsigned pages)
 
 	mutex_lock(&w->inode);
 	old = cache_size(w->file) / PAGE;
+	w->pages = MAX(w->pages, pages);
 	for (unsigned p = pages; p < old; p++)
 		page_leaves(w, &w->file_pages[p]);
 	cache_truncate(w->file, pages * PAGE);
+	w->pages = pages;
 	for (unsigned p = pages; p < old; p++)
 		page_left(w, &w->file_pages[p]);
 	mutex_unlock(&w->inode);
@@ -489,8 +577,9 @@ void world_fork(struct world *w)
 {
 	uint32_t since = w->now;
 
-	space_new(w, 1);
-	if (mm_fork(w->mm[0], w->mmu[1], &w->mm[1]) < 0) {
+	if (over(w, space_new(w, 1)) < 0)
+		return;
+	if (over(w, mm_fork(w->mm[0], w->mmu[1], &w->mm[1])) < 0) {
 		soft_mmu_free(w->mmu[1]);
 		w->mmu[1] = NULL;
 		return;

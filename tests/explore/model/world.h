@@ -29,6 +29,7 @@
 #define WINDOW_PAGES 12u
 
 #define VALUES 12u
+#define FRAMES 8u /* of memory */
 
 /* A value that a word has, or may have. */
 struct value {
@@ -55,6 +56,16 @@ struct owner {
 	int reserved[PAGES];
 	bool moved[PAGES];	    /* no longer in place */
 	unsigned fail_reads, fail_writes, no_space; /* the next so many fail */
+	unsigned short_reads, torn_writes;	    /* the next so many do a part of it only */
+	unsigned reads_failed, writes_failed, refused; /* that many have failed so far */
+	unsigned reads_over;			    /* ... and whoever read has heard of it */
+	uint8_t failed_by[EXPLORE_THREADS_MAX];	    /* failed reads that a thread is on the way back from */
+};
+
+/* An open file: what it must hear of failed writebacks, and what it may. */
+struct world_file {
+	struct cache_errseq errors;
+	unsigned before, after; /* failures when its last look at them began, and ended */
 };
 
 struct world {
@@ -73,9 +84,13 @@ struct world {
 
 	uint32_t now; /* events */
 	uint64_t stored; /* values given out */
+	unsigned pages;	 /* of the file; more while it becomes shorter */
 	struct page_model file_pages[PAGES];
 	struct page_model anon[SPACES];
 	bool anon_mapped[SPACES];
+
+	bool oom;		       /* allocations may fail */
+	struct folio *ballast[FRAMES]; /* what takes the memory away */
 };
 
 struct world_options {
@@ -86,7 +101,9 @@ struct world_options {
 	bool child;	   /* there is a child that has touched nothing so far */
 	bool around;	   /* faults map neighbours, too */
 	bool shared_once;  /* the private page was shared with a child that is gone */
-	unsigned frames;   /* of memory; 0: plenty */
+	bool tight;	   /* all frames but `spare` are taken, also by this */
+	unsigned spare;
+	bool oom;	   /* allocations may fail: -ENOMEM is an answer */
 };
 
 void world_begin(struct world *w, const struct world_options *options);
@@ -108,7 +125,11 @@ void world_write(struct world *w, unsigned page);
 /* A write whose bytes come from a mapping of the same file. */
 void world_write_from_mapping(struct world *w, unsigned page);
 void world_read(struct world *w, unsigned page);
+/* Opens the file, syncs and closes it. */
 void world_sync(struct world *w);
+void world_open(struct world *w, struct world_file *ret);
+/* Each failed writeback since it was opened is heard of once (R13). */
+void world_sync_file(struct world *w, struct world_file *file);
 void world_truncate(struct world *w, unsigned pages);
 void world_punch(struct world *w, unsigned page);
 void world_fork(struct world *w);
