@@ -362,6 +362,11 @@ static bool one_failed(struct fixture *f)
 	return stats(f).count.pgpgin_error;
 }
 
+static bool two_failed(struct fixture *f)
+{
+	return stats(f).count.pgpgin_error >= 2;
+}
+
 /* A block that could not be read ahead is tried again by who wants it. */
 static void failed_readahead_is_not_the_readers_error(void **state)
 {
@@ -374,6 +379,27 @@ static void failed_readahead_is_not_the_readers_error(void **state)
 	wait_until(one_failed, &f);
 	f.owner->fails = UINT64_MAX;
 	assert_int_equal(touch(&f, 12, CACHE_KEEP), 0);
+	end(&f);
+}
+
+/* Units of one read have results of their own: one fails, one is short, and those around them are there. */
+static void an_error_in_the_middle_of_a_batch(void **state)
+{
+	struct fixture f = begin(4096, 512, 1);
+
+	f.owner->fails = 13;
+	f.owner->empty = 14;
+	assert_int_equal(touch(&f, 10, CACHE_KEEP), 0);
+	assert_int_equal(touch(&f, 11, CACHE_KEEP), 0);
+	wait_until(two_failed, &f);
+	assert_true(f.owner->longest > 3);
+	f.owner->fails = f.owner->empty = UINT64_MAX;
+	for (uint64_t i = 12; i < 17; i++)
+		assert_int_equal(touch(&f, i, CACHE_KEEP), 0);
+	assert_int_equal(f.owner->fills[12], 1);
+	assert_int_equal(f.owner->fills[13], 2);
+	assert_int_equal(f.owner->fills[14], 2);
+	assert_int_equal(f.owner->fills[15], 1);
 	end(&f);
 }
 
@@ -486,6 +512,7 @@ int main(void)
 		cmocka_unit_test(readahead_stops_at_the_end),
 		cmocka_unit_test(scattered_reads_are_not_read_ahead),
 		cmocka_unit_test(failed_readahead_is_not_the_readers_error),
+		cmocka_unit_test(an_error_in_the_middle_of_a_batch),
 		cmocka_unit_test(a_mapping_ends_with_readahead_under_way),
 		cmocka_unit_test(too_large_a_reservation_is_refused),
 		cmocka_unit_test(many_readers_of_a_small_cache),

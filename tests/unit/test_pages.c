@@ -19,6 +19,7 @@ struct owner {
 	uint8_t disk[PAGES][PAGE];
 	struct a32 reserved[PAGES];
 	struct a32 fail_writes, no_space, writes, reads;
+	struct a32 fail_page; /* writes of this page fail; counted from 1, 0: none */
 };
 
 struct fixture {
@@ -61,7 +62,7 @@ static int owner_writeback(void *owner, const struct cache_write *w)
 {
 	struct owner *o = owner;
 
-	if (a32_read(&o->fail_writes))
+	if (a32_read(&o->fail_writes) || a32_read(&o->fail_page) - 1 - w->page < w->count)
 		return -EIO;
 	for (unsigned i = 0; i < w->count; i++) {
 		/* R1, and R2: the same bytes twice. */
@@ -263,6 +264,64 @@ static void a_failed_writeback_loses_nothing_and_is_reported_once(void **state)
 	end(&f);
 }
 
+/* Pages 1, 3 to 5 and 7 are three writes of one batch; what is wrong with the second is not the others' fault. */
+static void an_error_in_the_middle_of_a_batch(void **state)
+{
+	static const unsigned pages[] = {1, 3, 4, 5, 7};
+	struct fixture f = begin(32);
+
+	for (size_t i = 0; i < ARRAY_SIZE(pages); i++)
+		assert_int_equal(soft_store(f.mm, AT + pages[i] * PAGE, 100 + pages[i]), 0);
+	for (unsigned failing = 3; failing <= 5; failing++) {
+		a32_set(&f.owner->fail_page, 1 + failing);
+		assert_int_equal(cache_sync(f.file, 0, UINT64_MAX, NULL), -EIO);
+		assert_int_equal(dirty(&f), 3);
+	}
+	assert_true(word(f.owner, 1) == 101 && word(f.owner, 7) == 107);
+	assert_int_equal(count(&f).pgpgout, 2);
+	assert_int_equal(count(&f).pgpgout_error, 3);
+	for (size_t i = 0; i < ARRAY_SIZE(pages); i++)
+		assert_true(load(&f, pages[i]) == 100 + pages[i]);
+	a32_set(&f.owner->fail_page, 0);
+	assert_int_equal(cache_sync(f.file, 0, UINT64_MAX, NULL), 0);
+	for (size_t i = 0; i < ARRAY_SIZE(pages); i++)
+		assert_true(word(f.owner, pages[i]) == 100 + pages[i]);
+	assert_int_equal(count(&f).pgmkwrite, 5);
+	end(&f);
+}
+
+/* R11: what fork has made common is not stored into where it is, whichever way a program comes back to it. */
+static void a_shared_private_page_is_copied_where_it_has_moved_to(void **state)
+{
+	struct soft_options soft = {.base = AT, .pages = PAGES + 4};
+	const uint64_t at = AT + PAGES * PAGE, moved = at + 2 * PAGE;
+	struct fixture f = begin(32);
+	struct soft_mmu *mmu, *mine;
+	struct mm *child, *mm;
+	uint64_t v;
+
+	assert_int_equal(soft_mmu_new(&soft, &mine), 0);
+	assert_int_equal(soft_mmu_new(&soft, &mmu), 0);
+	assert_int_equal(mm_new(f.cache, &soft_mmu_ops, mine, &mm), 0);
+	assert_int_equal(mm_map(mm, at, PAGE, VM_READ | VM_WRITE, NULL, 0, NULL), 0);
+	assert_int_equal(soft_store(mm, at, 1), 0);
+	assert_int_equal(mm_fork(mm, mmu, &child), 0);
+	/* There the load brings back what the page table says of it. */
+	assert_int_equal(mm_remap(mm, at, PAGE, moved), 0);
+	assert_int_equal(soft_load(mm, moved, &v), 0);
+	assert_true(v == 1);
+	assert_int_equal(soft_store(mm, moved, 2), 0);
+	assert_int_equal(soft_load(child, at, &v), 0);
+	assert_true(v == 1);
+	assert_int_equal(soft_load(mm, moved, &v), 0);
+	assert_true(v == 2);
+	mm_free(child);
+	mm_free(mm);
+	soft_mmu_free(mmu);
+	soft_mmu_free(mine);
+	end(&f);
+}
+
 static void a_child_gets_copies_of_pinned_pages(void **state)
 {
 	struct soft_options soft = {.base = AT, .pages = PAGES + 2};
@@ -336,6 +395,147 @@ static void long_pins_have_a_limit(void **state)
 	mm_unpin(f.mm, frames, 8, PIN_LONGTERM);
 	assert_int_equal(mm_pin(f.mm, AT, 1, PIN_LONGTERM, frames), 0);
 	mm_unpin(f.mm, frames, 1, PIN_LONGTERM);
+	end(&f);
+}
+
+/* ---- the limits of pins ---- */
+
+static uint64_t pin_one(bool write)
+{
+	return write ? PIN_WRITE : PIN_READ;
+}
+
+/* A frame that page `page` has, with so many pins more than it has got. */
+static uint32_t pins_preset(struct fixture *f, unsigned page, uint64_t pins)
+{
+	uint32_t frame;
+
+	assert_int_equal(mm_pin(f->mm, AT + page * PAGE, 1, PIN_FOR_WRITE, &frame), 0);
+	mm_unpin(f->mm, &frame, 1, PIN_FOR_WRITE);
+	a64_fetch_add(&frame_folio(f->cache, frame)->pins, pins);
+	return frame;
+}
+
+static void too_many_pins(bool write)
+{
+	const uint64_t one = pin_one(write), others = 5 * pin_one(!write), full = PIN_LIMIT * one + others;
+	unsigned flags = write ? PIN_FOR_WRITE : 0;
+	struct soft_options soft = {.base = AT, .pages = PAGES};
+	struct fixture f = begin(32);
+	uint32_t frame = pins_preset(&f, 1, full - one), got, frames[3];
+	struct soft_mmu *mmu;
+	struct mm *mm;
+
+	assert_true(mm_pin_fast(f.mm, AT + PAGE, write, &got));
+	assert_int_equal(got, frame);
+	assert_true(frame_pins(f.cache, frame) == full);
+	/* One too many: the fast way, the slow one, the one with a fault before it, and in the middle of others. */
+	assert_false(mm_pin_fast(f.mm, AT + PAGE, write, &got));
+	assert_int_equal(mm_pin(f.mm, AT + PAGE, 1, flags, &got), -EAGAIN);
+	assert_int_equal(mm_pin(f.mm, AT + PAGE, 1, flags | PIN_NOWAIT, &got), -EAGAIN);
+	assert_int_equal(mm_pin(f.mm, AT + PAGE, 1, flags | PIN_LONGTERM, &got), -EAGAIN);
+	assert_int_equal(soft_mmu_new(&soft, &mmu), 0);
+	assert_int_equal(mm_new(f.cache, &soft_mmu_ops, mmu, &mm), 0);
+	assert_int_equal(mm_map(mm, AT, PAGES * PAGE, VM_READ | VM_WRITE | VM_SHARED, f.file, 0, NULL), 0);
+	assert_int_equal(mm_pin(mm, AT + PAGE, 1, flags, &got), -EAGAIN);
+	assert_int_equal(mm_pin(mm, AT, 3, flags, frames), -EAGAIN);
+	assert_true(frame_pins(f.cache, frame) == full);
+	assert_true(count(&f).pin_limit >= 6);
+	assert_int_equal(mm_pin(mm, AT, 1, flags, frames), 0);
+	assert_true(frame_pins(f.cache, frames[0]) == one);
+	mm_unpin(mm, frames, 1, flags);
+	/* The other half has room, and a pin less makes some in this one. */
+	assert_int_equal(frame_pin(f.cache, frame, !write), 0);
+	assert_true(frame_pins(f.cache, frame) == full + pin_one(!write));
+	frame_unpin(f.cache, frame, !write);
+	frame_unpin(f.cache, frame, write);
+	assert_int_equal(mm_pin(f.mm, AT + PAGE, 1, flags, &got), 0);
+	assert_true(frame_pins(f.cache, frame) == full);
+	a64_set(&frame_folio(f.cache, frame)->pins, 0);
+	mm_free(mm);
+	soft_mmu_free(mmu);
+	end(&f);
+}
+
+static void too_many_readers_are_refused(void **state)
+{
+	too_many_pins(false);
+}
+
+static void too_many_writers_are_refused(void **state)
+{
+	too_many_pins(true);
+}
+
+#define PINNERS 4u
+#define PIN_ROOM 2u
+
+struct pinner {
+	struct fixture *f;
+	pthread_t thread;
+	unsigned flags, pages;	 /* of each pin */
+	struct a32 *held;	 /* by all */
+	unsigned room;		 /* at most so many at once */
+};
+
+static void *pinner_main(void *arg)
+{
+	struct pinner *p = arg;
+	uint32_t frames[4];
+
+	for (unsigned i = 0; i < 20000; i++) {
+		int r = mm_pin(p->f->mm, AT + PAGE, p->pages, p->flags, frames);
+
+		must(r == 0 || r == -EAGAIN);
+		if (r < 0)
+			continue;
+		must(a32_fetch_add(p->held, 1) < p->room);
+		a32_fetch_add(p->held, (uint32_t)-1);
+		mm_unpin(p->f->mm, frames, p->pages, p->flags);
+	}
+	return NULL;
+}
+
+/* Threads that try at once never have more than there is room for. */
+static void pin_race(struct fixture *f, unsigned flags, unsigned pages, unsigned room)
+{
+	struct pinner p[PINNERS];
+	struct a32 held = {0};
+
+	for (unsigned i = 0; i < PINNERS; i++) {
+		p[i] = (struct pinner){.f = f, .flags = flags, .pages = pages, .held = &held, .room = room};
+		assert_int_equal(thread_start(&p[i].thread, pinner_main, &p[i]), 0);
+	}
+	for (unsigned i = 0; i < PINNERS; i++)
+		pthread_join(p[i].thread, NULL);
+}
+
+static void the_limit_of_pins_holds_for_threads(void **state)
+{
+	for (unsigned write = 0; write < 2; write++) {
+		const uint64_t preset = (PIN_LIMIT - PIN_ROOM) * pin_one(write) + 7 * pin_one(!write);
+		struct fixture f = begin(32);
+		uint32_t frame = pins_preset(&f, 1, preset);
+
+		pin_race(&f, write ? PIN_FOR_WRITE : 0, 1, PIN_ROOM);
+		assert_true(frame_pins(f.cache, frame) == preset);
+		a64_set(&frame_folio(f.cache, frame)->pins, 0);
+		end(&f);
+	}
+}
+
+static void the_limit_of_long_pins_holds_for_threads(void **state)
+{
+	struct fixture f = begin(64);
+	uint32_t frames[9];
+
+	/* Eight pages in all. */
+	pin_race(&f, PIN_LONGTERM, 3, 2);
+	assert_int_equal(mm_pin(f.mm, AT, 9, PIN_LONGTERM, frames), -EAGAIN);
+	assert_int_equal(mm_pin(f.mm, AT, 8, PIN_LONGTERM, frames), 0);
+	mm_unpin(f.mm, frames, 8, PIN_LONGTERM);
+	for (unsigned i = 0; i < 8; i++)
+		assert_true(frame_pins(f.cache, frames[i]) == 0);
 	end(&f);
 }
 
@@ -470,9 +670,15 @@ int main(void)
 		cmocka_unit_test(a_pinned_page_outlives_its_file),
 		cmocka_unit_test(a_pinned_page_is_not_reclaimed),
 		cmocka_unit_test(a_failed_writeback_loses_nothing_and_is_reported_once),
+		cmocka_unit_test(an_error_in_the_middle_of_a_batch),
+		cmocka_unit_test(a_shared_private_page_is_copied_where_it_has_moved_to),
 		cmocka_unit_test(a_child_gets_copies_of_pinned_pages),
 		cmocka_unit_test(ranges_are_cut_and_moved),
 		cmocka_unit_test(long_pins_have_a_limit),
+		cmocka_unit_test(too_many_readers_are_refused),
+		cmocka_unit_test(too_many_writers_are_refused),
+		cmocka_unit_test(the_limit_of_pins_holds_for_threads),
+		cmocka_unit_test(the_limit_of_long_pins_holds_for_threads),
 		cmocka_unit_test(everything_at_once),
 	};
 
