@@ -48,11 +48,11 @@ _pinfs()
 
 	COMPREPLY=()
 	if ((COMP_CWORD == 1)); then
-		mapfile -t COMPREPLY < <(compgen -W $'mount\numount\nls\ncat\ninfo\nextract\ndump\nhelp\n--help\n--version' -- "$cur")
+		mapfile -t COMPREPLY < <(compgen -W $'mount\numount\nls\ncat\ninfo\nextract\ndump\nlab\nhelp\n--help\n--version' -- "$cur")
 		return
 	fi
 	if [[ $command == help ]]; then
-		mapfile -t COMPREPLY < <(compgen -W $'mount\numount\nls\ncat\ninfo\nextract\ndump' -- "$cur")
+		mapfile -t COMPREPLY < <(compgen -W $'mount\numount\nls\ncat\ninfo\nextract\ndump\nlab' -- "$cur")
 		return
 	fi
 	if [[ $cur == -* ]]; then
@@ -62,6 +62,9 @@ _pinfs()
 	fi
 	_pinfs_operands
 	case $command:${#operands[@]} in
+	lab:*)
+		mapfile -t COMPREPLY < <(compgen -W "$("$pinfs" lab --list 2>/dev/null | sed -n 's/^([a-z]) \([a-z-]*\) .*/\1/p')" -- "$cur")
+		;;
 	umount:*) want=dir ;;
 	mount:1) want=dir ;;
 	extract:1) [[ $directory ]] && want=path || want=dir ;;

@@ -21,6 +21,8 @@ int cmd_cat(int argc, char **argv);
 int cmd_info(int argc, char **argv);
 int cmd_extract(int argc, char **argv);
 int cmd_dump(int argc, char **argv);
+/* Becomes another program; returns only if that can't be started. */
+int cmd_lab(int argc, char **argv);
 
 /* mount.pinfs and mount.fuse.pinfs as mount(8) calls them: SOURCE DIR [-sfnv] [-N ns] [-o OPTIONS] [-t TYPE].
  * argv[0] is the name as it was called. Returns mount(8)'s exit codes. */

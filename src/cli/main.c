@@ -28,6 +28,9 @@ static const struct group {
 	{"For those who work on the format", {
 		{"dump", cmd_dump, "IMAGE", "the structure of an image, piece by piece", "debug hexdump"},
 	}},
+	{"For those who work on filesystems and memory management", {
+		{"lab", cmd_lab, "NAME | --list | --rules", "see designs of a page cache fail, and the rules hold", "explore test explorer"},
+	}},
 };
 
 static const struct command *command_find(const char *name)

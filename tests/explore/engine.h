@@ -147,6 +147,25 @@ struct explore_thread {
 	void (*run)(void *data);
 };
 
+/*
+ * What the objects of a program are called and what their values mean, so that a story can be read without knowing the
+ * code, and what is worth a line in a short one. Called only while a story is told; must not change anything.
+ */
+enum explore_interest {
+	EXPLORE_UNKNOWN, /* it has no name here */
+	EXPLORE_DETAIL,	 /* not for a short story */
+	EXPLORE_CHANGES, /* short stories tell when its value changes */
+	EXPLORE_ALWAYS,
+};
+struct explore_words {
+	/* The word, lock or memory at p, as `function` uses it; p NULL: a full barrier there. */
+	enum explore_interest (*object)(void *data, const void *p, const char *function, char *buf, size_t size);
+	/* False: the number says it. */
+	bool (*value)(void *data, const void *p, uint64_t value, char *buf, size_t size);
+	/* What explore_note() was given, in better words. False: not for a short story. */
+	bool (*note)(const char *note, char *buf, size_t size);
+};
+
 struct explore_program {
 	const char *name; /* for the command line: no spaces */
 	const char *text; /* one line for people */
@@ -155,6 +174,7 @@ struct explore_program {
 	struct explore_thread threads[EXPLORE_THREADS_MAX];		     /* up to the first without a function */
 	void (*invariant)(void *data);					     /* after each step; may be NULL; must not change anything */
 	void (*check)(void *data);					     /* at the end; may be NULL */
+	const struct explore_words *words;				     /* may be NULL */
 	const void *param;						     /* explore_param(): what variants of one program differ in */
 	unsigned steps_max;						     /* a longer run fails; 0: 20,000 */
 	unsigned bound;							     /* unless the command line has another; 0: 2 */
@@ -216,6 +236,9 @@ const void *explore_param(void);
 	} while (0)
 
 /* ---- the search ---- */
+
+/* Stories are short: what a program's words call a detail is left out. Without words they are whole in any case. */
+extern bool explore_brief;
 
 struct explore_options {
 	unsigned bound;		/* iterates 0, 1, ... up to here; EXPLORE_UNBOUNDED at once: all schedules */
@@ -284,10 +307,29 @@ int explore_replay(const struct explore_program *program, const char *schedule, 
 void explore_result_end(struct explore_result *result);
 const char *explore_failure_name(enum explore_failure failure);
 
+/* The story, and what failed. */
+void explore_print_story(const struct explore_result *result);
+
 /*
  * The whole program: see --help. Returns the exit status: 0 none failed (or all that should did), 1 some failed,
  * 2 usage.
  */
+#define EXPLORE_OPTIONS_HELP                                                                                         \
+	"  --bound=N           preemptions and held stores at most; \"none\": all schedules (default: the program's, or 2)\n" \
+	"  --schedules=N       stop searching a program after N runs\n"                                             \
+	"  --time=SECONDS      stop searching a program after this time, and its random runs after as much again\n" \
+	"  --memory=MIB        for the set of states (default: 1024)\n"                                             \
+	"  --jobs=N            so many processes at once (default: 1)\n"                                            \
+	"  --random=N          then N runs with random priorities (PCT), and N with uniform choices\n"              \
+	"  --seed=S            of the random runs (default: 1)\n"                                                   \
+	"  --depth=D           of the random runs: D - 1 changes of priorities (default: 3)\n"                      \
+	"  --replay=SCHEDULE   run one schedule and tell its story\n"                                               \
+	"  --no-prune          continue states that were met before\n"                                              \
+	"  --no-hold           stores reach memory at once\n"                                                       \
+	"  --stories           tell also those of programs that are expected to fail\n"                             \
+	"  --full              stories with all steps\n"                                                            \
+	"  --json              results as JSON\n"                                                                   \
+	"  -q, --quiet         only what fails, and the sums\n"
 int explore_main(const struct explore_program *const *programs, size_t count, int argc, char **argv);
 
 /* ---- for the shim and the macros above ---- */

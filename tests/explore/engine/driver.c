@@ -2,12 +2,19 @@
 /* The command line of programs that explore. */
 #include "internal.h"
 
+#include <fcntl.h>
 #include <fnmatch.h>
 #include <getopt.h>
+#include <signal.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
 
 #include "base/util.h"
 
 #define BOUND_DEFAULT 2u
+#define JOBS_MAX 256u
 
 static const char usage_text[] =
 	"usage: %s [OPTION]... [NAME]...\n"
@@ -15,26 +22,14 @@ static const char usage_text[] =
 	"NAME: a program, or a pattern (*, ?, []); default: all.\n"
 	"\n"
 	"  --list              the programs, one in a line\n"
-	"  --bound=N           preemptions and held stores at most; \"none\": all schedules (default: the program's, or 2)\n"
-	"  --schedules=N       stop searching a program after N runs\n"
-	"  --time=SECONDS      stop searching a program after this time, and its random runs after as much again\n"
-	"  --memory=MIB        for the set of states (default: 1024)\n"
-	"  --random=N          then N runs with random priorities (PCT), and N with uniform choices\n"
-	"  --seed=S            of the random runs (default: 1)\n"
-	"  --depth=D           of the random runs: D - 1 changes of priorities (default: 3)\n"
-	"  --replay=SCHEDULE   run one schedule and tell its story\n"
-	"  --no-prune          continue states that were met before\n"
-	"  --no-hold           stores reach memory at once\n"
-	"  --stories           tell also those of programs that are expected to fail\n"
-	"  --json              results as JSON\n"
-	"  -q, --quiet         only what fails\n"
+	EXPLORE_OPTIONS_HELP
 	"  -h, --help          this text\n"
 	"\n"
 	"Exit status: 0 none failed, or all that should did; 1 some failed; 2 wrong usage.\n";
-
 struct command {
 	struct explore_options options;
 	bool bound_given, list, json, quiet, stories;
+	unsigned jobs;
 	const char *replay, *self;
 	char **patterns;
 	size_t npatterns;
@@ -49,11 +44,13 @@ static bool number_option(const char *text, uint64_t min, uint64_t max, uint64_t
 	return false;
 }
 
-enum { OPT_LIST = 256, OPT_BOUND, OPT_SCHEDULES, OPT_TIME, OPT_MEMORY, OPT_RANDOM, OPT_SEED, OPT_DEPTH, OPT_REPLAY,
+enum { OPT_LIST = 256, OPT_JOBS, OPT_FULL, OPT_BOUND, OPT_SCHEDULES, OPT_TIME, OPT_MEMORY, OPT_RANDOM, OPT_SEED, OPT_DEPTH, OPT_REPLAY,
 	OPT_NO_PRUNE, OPT_NO_HOLD, OPT_STORIES, OPT_JSON };
 
 static const struct option long_options[] = {
 	{"list", no_argument, NULL, OPT_LIST},
+	{"jobs", required_argument, NULL, OPT_JOBS},
+	{"full", no_argument, NULL, OPT_FULL},
 	{"bound", required_argument, NULL, OPT_BOUND},
 	{"schedules", required_argument, NULL, OPT_SCHEDULES},
 	{"time", required_argument, NULL, OPT_TIME},
@@ -86,6 +83,11 @@ static bool option_number(struct command *c, int option, const char *text)
 		if (!number_option(text, 0, EXPLORE_UNBOUNDED - 1, &v))
 			return false;
 		o->bound = (unsigned)v;
+		return true;
+	case OPT_JOBS:
+		if (!number_option(text, 1, JOBS_MAX, &v))
+			return false;
+		c->jobs = (unsigned)v;
 		return true;
 	case OPT_SCHEDULES:
 		return number_option(text, 1, UINT64_MAX, &o->schedules_max);
@@ -130,6 +132,9 @@ static int command_parse(struct command *c, int argc, char **argv)
 			break;
 		case OPT_LIST:
 			c->list = true;
+			break;
+		case OPT_FULL:
+			explore_brief = false;
 			break;
 		case OPT_REPLAY:
 			c->replay = optarg;
@@ -195,10 +200,10 @@ static void print_line(const struct explore_program *p, const struct explore_res
 		(unsigned long long)r->schedules, (unsigned long long)r->states, (unsigned long long)r->steps,
 		(unsigned long long)r->depth);
 	if (r->failure)
-		printf("%s: %s, cost %u, %u switches, %llu steps", p->expect_failure ? "found" : "FAILED",
-			explore_failure_name(r->failure), r->cost, r->switches, (unsigned long long)r->length);
+		printf("%s: cost %u, %llu steps, schedule %s (%s)", p->expect_failure ? "caught" : "FAILED", r->cost,
+			(unsigned long long)r->length, r->schedule, explore_failure_name(r->failure));
 	else
-		printf("%s%s", p->expect_failure ? "FAILED: nothing was found" : "ok",
+		printf("%s%s", p->expect_failure ? "FAILED: not caught" : "ok",
 			r->complete ? "" : ", incomplete");
 	if (r->memory_full)
 		printf("; the set of states is full");
@@ -210,14 +215,20 @@ static void print_line(const struct explore_program *p, const struct explore_res
 	fflush(stdout);
 }
 
-static void print_story(const struct command *c, const struct explore_program *p, const struct explore_result *r)
+void explore_print_story(const struct explore_result *r)
 {
-	printf("\n%s: %s\n\n%s\n", p->name, p->text ? p->text : "", r->story);
+	printf("%s\n", r->story);
 	if (r->failure)
 		printf("%s: %s\n", explore_failure_name(r->failure), r->text);
 	else
 		printf("nothing fails\n");
-	printf("replay: %s --replay=%s %s\n\n", c->self, r->schedule, p->name);
+}
+
+static void print_story(const struct command *c, const struct explore_program *p, const struct explore_result *r)
+{
+	printf("\n%s: %s\n\n", p->name, p->text ? p->text : "");
+	explore_print_story(r);
+	printf("replay: %s --replay=%s '%s'\n\n", c->self, r->schedule, p->name);
 	fflush(stdout);
 }
 
@@ -257,32 +268,202 @@ static void print_json(const struct explore_program *p, const struct explore_res
 	fflush(stdout);
 }
 
-/* ---- what is asked for ---- */
+/* ---- the work, by one process or several ---- */
 
-static bool explore_one(const struct command *c, const struct explore_program *p, bool first)
+struct totals {
+	size_t programs, failed;	  /* failed: not as they should */
+	uint64_t found;			  /* ... of those that should not fail */
+	uint64_t schedules, states, steps;
+	double began;
+};
+
+static double now(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
+}
+
+static void explore_one(const struct command *c, const struct explore_program *p, struct explore_result *ret)
 {
 	struct explore_options options = c->options;
-	struct explore_result result;
-	bool ok;
 
 	if (!c->bound_given)
 		options.bound = p->bound ? p->bound : BOUND_DEFAULT;
 	if (p->sampled && !c->bound_given && !options.schedules_max)
 		options.schedules_max = 1;
-	explore_search(p, &options, &result);
-	ok = (result.failure != EXPLORE_OK) == p->expect_failure && result.failure != EXPLORE_DIVERGED;
+	explore_search(p, &options, ret);
+}
+
+/* On a terminal only, and only where lines of results don't say it. */
+static void show_progress(const struct command *c, const struct explore_program *p, size_t done, size_t count)
+{
+	if (!c->quiet || c->json || !isatty(STDERR_FILENO))
+		return;
+	if (p)
+		fprintf(stderr, "\r\033[K%zu of %zu: %.60s", done, count, p->name);
+	else
+		fputs("\r\033[K", stderr);
+}
+
+static void report(const struct command *c, const struct explore_program *p, struct explore_result *result, struct totals *t)
+{
+	bool ok = (result->failure != EXPLORE_OK) == p->expect_failure && result->failure != EXPLORE_DIVERGED;
+
 	if (c->json) {
-		printf("%s", first ? "" : ",\n");
-		print_json(p, &result, ok);
+		printf("%s", t->programs ? ",\n" : "");
+		print_json(p, result, ok);
 	} else {
+		if (!ok)
+			show_progress(c, NULL, 0, 0);
 		if (!ok || !c->quiet)
-			print_line(p, &result);
-		if (result.failure && (!ok || c->stories))
-			print_story(c, p, &result);
+			print_line(p, result);
+		if (result->failure && (!ok || c->stories))
+			print_story(c, p, result);
 	}
-	explore_result_end(&result);
+	t->programs++;
+	t->failed += !ok;
+	t->found += result->failure && !p->expect_failure;
+	t->schedules += result->schedules;
+	t->states += result->states;
+	t->steps += result->steps;
+	explore_result_end(result);
+}
+
+/* A result on its way through a pipe: the struct, then its texts. */
+static const size_t texts[] = {offsetof(struct explore_result, text), offsetof(struct explore_result, schedule),
+	offsetof(struct explore_result, story)};
+
+static char **text_of(struct explore_result *r, size_t i)
+{
+	return (char **)((char *)r + texts[i]);
+}
+
+static bool result_send(FILE *f, size_t program, struct explore_result *r)
+{
+	bool ok = fwrite(&program, sizeof(program), 1, f) == 1 && fwrite(r, sizeof(*r), 1, f) == 1;
+
+	for (size_t i = 0; ok && i < ARRAY_SIZE(texts); i++) {
+		size_t len = *text_of(r, i) ? strlen(*text_of(r, i)) : 0;
+
+		ok = fwrite(&len, sizeof(len), 1, f) == 1 && fwrite(*text_of(r, i), 1, len, f) == len;
+	}
+	return ok && !fflush(f);
+}
+
+static bool result_receive(FILE *f, size_t *ret_program, struct explore_result *ret)
+{
+	bool ok = fread(ret_program, sizeof(*ret_program), 1, f) == 1 && fread(ret, sizeof(*ret), 1, f) == 1;
+
+	for (size_t i = 0; ok && i < ARRAY_SIZE(texts); i++) {
+		bool had = *text_of(ret, i);
+		size_t len;
+		char *text = NULL;
+
+		ok = fread(&len, sizeof(len), 1, f) == 1;
+		if (ok && had) {
+			text = calloc(1, len + 1);
+			ok = text && fread(text, 1, len, f) == len;
+		}
+		*text_of(ret, i) = text;
+	}
 	return ok;
 }
+
+struct job {
+	pid_t pid;
+	FILE *results;
+};
+
+/* Every jobs-th program, so that who reads in turn knows where the next result comes from. */
+static int job_run(const struct command *c, const struct explore_program *const *programs, size_t count, unsigned job, FILE *f)
+{
+	for (size_t i = job; i < count; i += c->jobs) {
+		struct explore_result result;
+		bool sent;
+
+		explore_one(c, programs[i], &result);
+		sent = result_send(f, i, &result);
+		explore_result_end(&result);
+		if (!sent)
+			return 2;
+	}
+	return 0;
+}
+
+static int job_start(const struct command *c, const struct explore_program *const *programs, size_t count, unsigned no,
+	struct job *ret)
+{
+	int fds[2];
+
+	if (pipe2(fds, O_CLOEXEC))
+		return -errno;
+	fflush(NULL);
+	ret->pid = fork();
+	if (ret->pid < 0) {
+		int r = -errno;
+
+		close(fds[0]);
+		close(fds[1]);
+		return r;
+	}
+	if (!ret->pid) {
+		FILE *f = fdopen(fds[1], "w");
+
+		close(fds[0]);
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		_exit(f ? job_run(c, programs, count, no, f) : 2);
+	}
+	close(fds[1]);
+	ret->results = fdopen(fds[0], "r");
+	return ret->results ? 0 : -errno;
+}
+
+/* False: a process ended before its time, or could not be started. */
+static bool explore_by_jobs(const struct command *c, const struct explore_program *const *programs, size_t count,
+	struct totals *t)
+{
+	struct job jobs[JOBS_MAX] = {0};
+	bool ok = true;
+
+	for (unsigned i = 0; ok && i < c->jobs; i++)
+		ok = job_start(c, programs, count, i, &jobs[i]) == 0;
+	for (size_t i = 0; ok && i < count; i++) {
+		struct explore_result result;
+		size_t program;
+
+		show_progress(c, programs[i], i + 1, count);
+		ok = result_receive(jobs[i % c->jobs].results, &program, &result) && program == i;
+		if (ok)
+			report(c, programs[i], &result, t);
+		else
+			fprintf(stderr, "explore: the process for %s has ended: memory, perhaps?\n", programs[i]->name);
+	}
+	for (unsigned i = 0; i < c->jobs; i++) {
+		int status;
+
+		if (jobs[i].results)
+			fclose(jobs[i].results);
+		if (jobs[i].pid > 0)
+			waitpid(jobs[i].pid, &status, 0);
+	}
+	return ok;
+}
+
+static void explore_alone(const struct command *c, const struct explore_program *const *programs, size_t count,
+	struct totals *t)
+{
+	for (size_t i = 0; i < count; i++) {
+		struct explore_result result;
+
+		show_progress(c, programs[i], i + 1, count);
+		explore_one(c, programs[i], &result);
+		report(c, programs[i], &result, t);
+	}
+}
+
+/* ---- what is asked for ---- */
 
 static int replay(const struct command *c, const struct explore_program *p)
 {
@@ -301,13 +482,31 @@ static int replay(const struct command *c, const struct explore_program *p)
 		print_story(c, p, &result);
 	}
 	explore_result_end(&result);
-	return failed;
+	return failed != p->expect_failure;
 }
 
-static int explore_chosen(const struct command *c, const struct explore_program *const *programs, size_t count)
+static void print_totals(const struct command *c, const struct totals *t)
 {
-	size_t done = 0, failed = 0;
+	double seconds = now() - t->began;
 
+	if (c->json)
+		printf("\n], \"count\": %zu, \"failed\": %zu, \"violations\": %llu, \"schedules\": %llu, \"states\": %llu, "
+		       "\"steps\": %llu, \"seconds\": %.3f}\n",
+			t->programs, t->failed, (unsigned long long)t->found, (unsigned long long)t->schedules,
+			(unsigned long long)t->states, (unsigned long long)t->steps, seconds);
+	else
+		printf("%zu programs, %zu failed: %llu schedules, %llu distinct states, %llu steps, %llu violations, in %.1f s\n",
+			t->programs, t->failed, (unsigned long long)t->schedules, (unsigned long long)t->states,
+			(unsigned long long)t->steps, (unsigned long long)t->found, seconds);
+}
+
+static int explore_chosen(struct command *c, const struct explore_program *const *programs, size_t count)
+{
+	struct totals t = {.began = now()};
+	bool ok = true;
+
+	if (c->jobs > count)
+		c->jobs = (unsigned)count;
 	if (c->json)
 		printf("{\"seed\": %llu, \"programs\": [\n", (unsigned long long)c->options.seed);
 	else if (!c->quiet)
@@ -315,43 +514,46 @@ static int explore_chosen(const struct command *c, const struct explore_program 
 	if (!c->json && c->options.random)
 		printf("random runs: %llu for each, seed %llu\n", (unsigned long long)c->options.random,
 			(unsigned long long)c->options.seed);
-	for (size_t i = 0; i < count; i++)
-		if (is_chosen(c, programs[i]))
-			failed += !explore_one(c, programs[i], !done++);
-	if (c->json)
-		printf("\n], \"count\": %zu, \"failed\": %zu}\n", done, failed);
-	else if (failed || !c->quiet)
-		printf("%zu programs, %zu failed\n", done, failed);
-	return failed != 0;
+	if (c->jobs > 1)
+		ok = explore_by_jobs(c, programs, count, &t);
+	else
+		explore_alone(c, programs, count, &t);
+	show_progress(c, NULL, 0, 0);
+	print_totals(c, &t);
+	return !ok || t.failed;
 }
 
 int explore_main(const struct explore_program *const *programs, size_t count, int argc, char **argv)
 {
 	struct command c = {.options = {.seed = 1}};
-	const struct explore_program *only = NULL;
-	size_t chosen = 0;
+	const struct explore_program **chosen;
+	size_t n = 0;
 	int status = command_parse(&c, argc, argv);
 
 	if (status >= 0)
 		return status;
-	for (size_t i = 0; i < count; i++) {
-		if (is_chosen(&c, programs[i])) {
-			chosen++;
-			only = programs[i];
-			if (c.list)
-				printf("%-36s %s%s\n", only->name, only->text ? only->text : "",
-					only->expect_failure ? " (fails)" : "");
-		}
-	}
+	chosen = calloc(count + 1, sizeof(*chosen));
 	if (!chosen) {
+		perror("explore");
+		return 2;
+	}
+	for (size_t i = 0; i < count; i++)
+		if (is_chosen(&c, programs[i]))
+			chosen[n++] = programs[i];
+	for (size_t i = 0; c.list && i < n; i++)
+		printf("%-36s %s%s\n", chosen[i]->name, chosen[i]->text ? chosen[i]->text : "",
+			chosen[i]->expect_failure ? " (fails)" : "");
+	if (!n) {
 		fprintf(stderr, "explore: no program has such a name; %s --list shows them\n", argv[0]);
-		return 2;
-	}
-	if (c.list)
-		return 0;
-	if (c.replay && chosen != 1) {
+		status = 2;
+	} else if (c.list) {
+		status = 0;
+	} else if (c.replay && n != 1) {
 		fprintf(stderr, "explore: --replay needs the name of one program\n");
-		return 2;
+		status = 2;
+	} else {
+		status = c.replay ? replay(&c, chosen[0]) : explore_chosen(&c, chosen, n);
 	}
-	return c.replay ? replay(&c, only) : explore_chosen(&c, programs, count);
+	free(chosen);
+	return status;
 }

@@ -7,7 +7,7 @@
 
 #include <stdarg.h>
 
-#define BUFFERS 8u
+#define BUFFERS 12u
 #define BUFFER_SIZE 192u
 
 struct name {
@@ -23,7 +23,19 @@ static char *story_told;
 static size_t story_size;
 static unsigned group; /* whose lines come now */
 
+bool explore_brief;
+
 /* ---- words ---- */
+
+static const struct explore_words *words(void)
+{
+	return engine.program ? engine.program->words : NULL;
+}
+
+static bool brief(void)
+{
+	return explore_brief && words();
+}
 
 static char *buffer(void)
 {
@@ -73,6 +85,8 @@ const char *story_object(const void *p)
 	const struct name *name = name_find(p);
 	char *b = buffer();
 
+	if (p && words() && words()->object(engine.data, p, "", b, BUFFER_SIZE) != EXPLORE_UNKNOWN)
+		return b;
 	if (name && name->p == p)
 		snprintf(b, BUFFER_SIZE, "%s", name->text);
 	else if (name)
@@ -90,9 +104,20 @@ const char *story_object(const void *p)
 	return b;
 }
 
+/* What a value of the word says. */
+static const char *value_of(const void *word, uint64_t value)
+{
+	char *b = buffer();
+
+	return words() && words()->value(engine.data, word, value, b, BUFFER_SIZE) ? b : story_value(value);
+}
+
 const char *story_lock(const struct explore_mutex *m)
 {
 	char *b = buffer();
+
+	if (words() && words()->object(engine.data, m, "", b, BUFFER_SIZE) != EXPLORE_UNKNOWN)
+		return b;
 
 	snprintf(b, BUFFER_SIZE, "%s of %.150s", m->magic == MUTEX_MAGIC && m->class < LOCK_CLASS_COUNT ?
 		lock_class_info(m->class)->name : "?", story_object(m));
@@ -187,32 +212,44 @@ char *story_end(void)
 }
 
 /* The first line of a group names the thread. */
-static void line(const char *number, unsigned i, const char *place, const char *text)
+static void line(const char *number, unsigned i, const struct explore_site *site, const char *text)
 {
+	bool first = i != group;
 	char who[32] = "";
 
-	if (i != group) {
+	if (first) {
 		if (group != ACTORS)
 			fputc('\n', story);
-		snprintf(who, sizeof(who), "%s", i < engine.nthreads ? story_actor(i) : "setup, check");
+		snprintf(who, sizeof(who), "%s", i < engine.nthreads ? story_actor(i) : brief() ? "at the end" : "setup, check");
 		group = i;
 	}
-	if (place)
-		fprintf(story, "%5s  %-14s %-66s  %s\n", number, who, text, place);
-	else
+	if (brief()) {
+		if (first)
+			fprintf(story, "%s\n", who);
+		fprintf(story, "%5s  %-22s  %s\n", number, site ? site->function : "", text);
+	} else if (site) {
+		fprintf(story, "%5s  %-14s %-66s  %s\n", number, who, text, story_place(site));
+	} else {
 		fprintf(story, "%5s  %-14s %s\n", number, who, text);
+	}
 }
 
 /* Notes come from the code between two steps, or from setup() and check(). */
 void explore_note_it(const char *format, ...)
 {
-	char text[512] = "| ";
+	char text[512] = "| ", better[512] = "| ";
 	va_list ap;
 
 	va_start(ap, format);
 	vsnprintf(text + 2, sizeof(text) - 2, format, ap);
 	va_end(ap);
-	line("", engine.alone ? ALONE : engine.self, NULL, text);
+	/* What setup() does, the program's text says. */
+	if (brief() && engine.alone && !engine.step)
+		return;
+	if (words() && words()->note(text + 2, better + 2, sizeof(better) - 2))
+		line("", engine.alone ? ALONE : engine.self, NULL, better);
+	else if (!brief())
+		line("", engine.alone ? ALONE : engine.self, NULL, text);
 }
 
 void story_aside(unsigned i, const char *format, ...)
@@ -240,22 +277,87 @@ void story_step(struct action action)
 
 static const char *reach(struct action action)
 {
-	return action.kind == ACT_HOLD ? "; stays in the buffer" : "";
+	return action.kind != ACT_HOLD ? "" : brief() ? "; others don't see it yet: it is in this thread's store buffer" :
+							"; stays in the buffer";
 }
 
-static void say_word(char *text, size_t size, struct action action, const struct op *op, uint64_t before)
+/* What the word is when the operation has been done. */
+static uint64_t word_after(const struct op *op, uint64_t before)
 {
-	const char *word = story_object(op->object), *was = story_value(before), *a = story_value(op->a);
 	uint64_t mask = op->code & EXPLORE_WIDE ? UINT64_MAX : UINT32_MAX;
 
 	switch (op_kind(op)) {
 	case EXPLORE_READ:
 	case EXPLORE_READ_ACQUIRE:
-		snprintf(text, size, "reads %s: %s", word, story_value(actor(action.thread)->result));
-		break;
+		return before;
+	case EXPLORE_ADD:
+		return (before + op->a) & mask;
+	case EXPLORE_OR:
+		return before | op->a;
+	case EXPLORE_AND:
+		return before & op->a;
+	case EXPLORE_CAS:
+		return before == op->a ? op->b : before;
+	default:
+		return op->a;
+	}
+}
+
+/* Whether a short story has a line about it. */
+static bool matters(struct action action, const struct op *op, uint64_t before)
+{
+	unsigned kind = op_kind(op);
+	const char *function = op->site ? op->site->function : "";
+	enum explore_interest interest = EXPLORE_DETAIL;
+	char name[BUFFER_SIZE];
+
+	if (action.kind == ACT_HOLD)
+		return true;
+	switch (kind) {
+	case EXPLORE_POINT:
+		return true;
+	case EXPLORE_CHOOSE:
+	case EXPLORE_ALLOC:
+		return action.variant != 0;
+	case EXPLORE_COND_WAIT:
+	case EXPLORE_WAIT:
+		return actor(action.thread)->state != ACTOR_READY;
+	case EXPLORE_MB:
+		return words()->object(engine.data, NULL, function, name, sizeof(name)) > EXPLORE_DETAIL;
+	case EXPLORE_LOCK:
+	case EXPLORE_TRYLOCK:
+	case EXPLORE_UNLOCK:
+	case EXPLORE_COPY:
+		return words()->object(engine.data, op->object, function, name, sizeof(name)) == EXPLORE_ALWAYS;
+	default:
+		if (kind >= EXPLORE_READ && kind <= EXPLORE_CAS)
+			interest = words()->object(engine.data, op->object, function, name, sizeof(name));
+		return interest == EXPLORE_ALWAYS || (interest == EXPLORE_CHANGES && word_after(op, before) != before);
+	}
+}
+
+static void say_word(char *text, size_t size, struct action action, const struct op *op, uint64_t before)
+{
+	const char *word = story_object(op->object), *was = value_of(op->object, before), *a = story_value(op->a);
+	uint64_t mask = op->code & EXPLORE_WIDE ? UINT64_MAX : UINT32_MAX, after = word_after(op, before);
+
+	if (op_kind(op) <= EXPLORE_READ_ACQUIRE) {
+		snprintf(text, size, "reads %s: %s", word, value_of(op->object, actor(action.thread)->result));
+		return;
+	}
+	/* What was done to it says less than what it is then. */
+	if (brief() && after != before) {
+		snprintf(text, size, "%s: %s -> %s%s", word, was, value_of(op->object, after), reach(action));
+		return;
+	}
+	if (brief() && op_kind(op) != EXPLORE_CAS) {
+		snprintf(text, size, "%s: %s, as before%s", word, was, reach(action));
+		return;
+	}
+	switch (op_kind(op)) {
 	case EXPLORE_SET:
 	case EXPLORE_SET_RELEASE:
-		snprintf(text, size, "sets %s: %s -> %s%s", word, was, a, reach(action));
+		snprintf(text, size, "sets %s: %s -> %s%s", word, was, value_of(op->object, op->a), reach(action));
 		break;
 	case EXPLORE_ADD:
 		if ((op->a & mask) > mask / 2)
@@ -292,10 +394,10 @@ static void say_lock(char *text, size_t size, struct action action, const struct
 
 	switch (op_kind(op)) {
 	case EXPLORE_LOCK:
-		snprintf(text, size, "takes lock %s", story_lock(m));
+		snprintf(text, size, words() ? "takes %s" : "takes lock %s", story_lock(m));
 		break;
 	case EXPLORE_UNLOCK:
-		snprintf(text, size, "drops lock %s", story_lock(m));
+		snprintf(text, size, words() ? "drops %s" : "drops lock %s", story_lock(m));
 		break;
 	default:
 		if (t->result)
@@ -344,8 +446,12 @@ static void say_other(char *text, size_t size, struct action action, const struc
 		snprintf(text, size, "looks again");
 		break;
 	case EXPLORE_COPY:
-		snprintf(text, size, "copies 8 bytes of %s: %#llx", story_object(op->object),
-			(unsigned long long)actor(action.thread)->result);
+		if (brief())
+			snprintf(text, size, "copies %s: %llu", story_object(op->object),
+				(unsigned long long)actor(action.thread)->result);
+		else
+			snprintf(text, size, "copies 8 bytes of %s: %#llx", story_object(op->object),
+				(unsigned long long)actor(action.thread)->result);
 		break;
 	case EXPLORE_POINT:
 		snprintf(text, size, "%s", (const char *)op->object);
@@ -367,6 +473,8 @@ void story_done(struct action action, const struct op *op, uint64_t before)
 	char text[512], number[24];
 	unsigned kind = op_kind(op);
 
+	if (brief() && !matters(action, op, before))
+		return;
 	if (kind >= EXPLORE_READ && kind <= EXPLORE_CAS)
 		say_word(text, sizeof(text), action, op, before);
 	else if (kind >= EXPLORE_LOCK && kind <= EXPLORE_UNLOCK)
@@ -376,7 +484,7 @@ void story_done(struct action action, const struct op *op, uint64_t before)
 	else
 		say_other(text, sizeof(text), action, op);
 	snprintf(number, sizeof(number), "%llu", (unsigned long long)engine.step);
-	line(number, action.thread, op->site ? story_place(op->site) : NULL, text);
+	line(number, action.thread, op->site, text);
 }
 
 /* ---- who waits for what ---- */

@@ -3,18 +3,9 @@
  * The scenarios: actors (actors.c) in twos and threes on the real rules, and for each losing design the ones that show
  * what is wrong with it.
  */
-#include "model/actors.h"
+#include "model/scenarios.h"
 
 #include <stdlib.h>
-
-struct scenario {
-	struct explore_program program;
-	char name[96], text[192];
-	struct world_options options;
-	const struct actor *actors[4];
-	unsigned count;
-	size_t variant; /* offset of its flag in struct variants, plus one; 0: the real rules */
-};
 
 static void setup(void *data)
 {
@@ -39,8 +30,6 @@ static void check(void *data)
 	world_end(data);
 }
 
-/* What is there when the threads begin. */
-enum start { COLD, CLEAN, DIRTY, SHARED_ONCE, TIGHT };
 static const char *const start_names[] = {"cold:", "clean:", "", "shared-once:", "tight:"};
 
 static struct scenario *scenario_new(const char *prefix, const struct actor *const *who, unsigned count, enum start start)
@@ -69,14 +58,10 @@ static struct scenario *scenario_new(const char *prefix, const struct actor *con
 	s->program.data_size = sizeof(struct world);
 	s->program.setup = setup;
 	s->program.check = check;
+	s->program.words = &scenario_words;
 	s->program.param = s;
 	return s;
 }
-
-struct list {
-	const struct explore_program **programs;
-	size_t count, room;
-};
 
 static void list_add(struct list *l, struct scenario *s)
 {
@@ -272,64 +257,51 @@ static void add_threes(struct list *l)
 			}
 		}
 	}
+}
+
+/* Its threads with the losing design, or on the real rules. */
+static void add_design(struct list *l, const struct losing *d, bool real)
+{
+	const struct actor *who[3];
+	struct scenario *s;
+	unsigned n = 0;
+
+	for (; n < 3 && d->who[n]; n++)
+		who[n] = actor_find(d->who[n]);
+	s = scenario_new("", who, n, d->start);
+	snprintf(s->name, sizeof(s->name), "%s%s", real ? "rules:" : "", d->name);
+	snprintf(s->text, sizeof(s->text), "%s%s", real ? "the same threads on the real rules, which don't do this: " : "", losing_instead(d));
+	s->locks = d->locks;
+	s->counts = d->counts;
+	s->ranges = d->ranges;
+	s->program.bound = 3;
+	if (!real) {
+		s->variant = d->flag + 1;
+		s->program.expect_failure = true;
+	}
+	list_add(l, s);
+}
+
+void scenarios_losing(struct list *l, bool real)
+{
+	for (unsigned i = 0; i < losing_count; i++)
+		add_design(l, &losing[i], real);
+}
+
+void scenarios_rules(struct list *l)
+{
+	add_twos(l);
+	add_threes(l);
 	add_oom(l);
 	add_failing(l);
 	add_tight(l);
 	add_fours(l);
 }
 
-/* The losing designs, and with whom each goes wrong. */
-static const struct {
-	size_t flag;
-	const char *name, *what;
-	const char *who[3];
-	enum start start;
-} losing[] = {
-#define LOSING(name, ...) {offsetof(struct variants, name), #name, __VA_ARGS__}
-	LOSING(cow_by_page_count, "COW by page count", {"private-dma", "mprotect-store"}, DIRTY),
-	LOSING(cow_by_mapcount, "COW by map count", {"private-read", "fork"}, SHARED_ONCE),
-	LOSING(bounce_too_late, "bounce too late", {"direct-read", "fsync"}, DIRTY),
-	LOSING(dirty_at_unpin, "dirty at unpin", {"direct-read", "fsync"}, CLEAN),
-	LOSING(lock_upgrade, "lock upgrade", {"read-fault", "munmap"}, COLD),
-	LOSING(busy_is_success, "EBUSY is success", {"xip-load", "xip-store"}, COLD),
-	LOSING(callback_under_lock, "callbacks under the mm lock", {"write-fault", "write-from-mapping"}, COLD),
-	LOSING(fork_protects_pinned, "fork protects pinned pages", {"private-dma", "fork", "private-store"}, DIRTY),
-	LOSING(pin_without_barrier, "fast pin without barrier", {"direct-read", "fsync"}, DIRTY),
-	LOSING(reclaim_tests_first, "reclaim tests pins first", {"direct-write-after", "reclaim"}, CLEAN),
-	LOSING(clean_pinned, "writeback cleans pinned pages", {"long-pin", "fsync"}, DIRTY),
-	LOSING(truncate_reuses, "truncate reuses pinned pages", {"long-pin", "truncate-grow", "read-fault"}, DIRTY),
-};
-
-static void add_losing(struct list *l)
+void scenarios_end(struct list *l)
 {
-	for (size_t i = 0; i < ARRAY_SIZE(losing); i++) {
-		const struct actor *who[3];
-		struct scenario *s;
-		unsigned n = 0;
-
-		for (; n < 3 && losing[i].who[n]; n++)
-			who[n] = actor_find(losing[i].who[n]);
-		s = scenario_new("", who, n, losing[i].start);
-		snprintf(s->name, sizeof(s->name), "losing:%s", losing[i].name);
-		snprintf(s->text, sizeof(s->text), "%s", losing[i].what);
-		s->variant = losing[i].flag + 1;
-		s->program.bound = 3;
-		s->program.expect_failure = true;
-		list_add(l, s);
-	}
-}
-
-int main(int argc, char **argv)
-{
-	struct list list = {0};
-	int status;
-
-	add_losing(&list);
-	add_twos(&list);
-	add_threes(&list);
-	status = explore_main(list.programs, list.count, argc, argv);
-	for (size_t i = 0; i < list.count; i++)
-		free((void *)list.programs[i]->param);
-	free(list.programs);
-	return status;
+	for (size_t i = 0; i < l->count; i++)
+		free((void *)l->programs[i]->param);
+	free(l->programs);
+	*l = (struct list){0};
 }
