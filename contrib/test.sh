@@ -62,6 +62,24 @@ run_meson() {
 	count "${ok:-0}" "$fail" "${skip:-0}"
 }
 
+# What the explorer has seen, from meson's log: all scenarios on the real rules, and each design that must not hold.
+show_explored() {
+	[ -e "$1" ] && awk '
+		/^test: / { rules = /explore (twos|threes)/ }
+		/ scenarios, [0-9]+ failed: / && rules {
+			n += $1; schedules += $5; states += $7; violations += $12
+		}
+		/ caught: / {
+			name = $1
+			sub(/.* caught: /, "caught: ")
+			printf "(%c) %-22s %s\n", 97 + designs++, name, $0
+		}
+		END {
+			if (n)
+				printf "explored: %d scenarios, %d schedules, %d distinct states, %d violations\n", n, schedules, states, violations
+		}' "$1"
+}
+
 build_and_test() {
 	local dir=$1 name=$2
 	shift 2
@@ -86,6 +104,8 @@ contrib/deps.sh fuse || setup_failed "no usable /dev/fuse: the tests on mounts c
 echo "all is there"
 
 build_and_test build-test "build with warnings as errors, layers, unit tests"
+step "what the explorer has seen"
+show_explored build-test/meson-logs/testlog.txt
 
 step "tests on real mounts"
 tests/check/run -b build-test -s "$logs/check" || true

@@ -495,7 +495,7 @@ static void print_totals(const struct command *c, const struct totals *t)
 			t->programs, t->failed, (unsigned long long)t->found, (unsigned long long)t->schedules,
 			(unsigned long long)t->states, (unsigned long long)t->steps, seconds);
 	else
-		printf("%zu programs, %zu failed: %llu schedules, %llu distinct states, %llu steps, %llu violations, in %.1f s\n",
+		printf("%zu scenarios, %zu failed: %llu schedules, %llu distinct states, %llu steps, %llu violations, in %.1f s\n",
 			t->programs, t->failed, (unsigned long long)t->schedules, (unsigned long long)t->states,
 			(unsigned long long)t->steps, (unsigned long long)t->found, seconds);
 }
@@ -544,7 +544,7 @@ int explore_main(const struct explore_program *const *programs, size_t count, in
 		printf("%-36s %s%s\n", chosen[i]->name, chosen[i]->text ? chosen[i]->text : "",
 			chosen[i]->expect_failure ? " (fails)" : "");
 	if (!n) {
-		fprintf(stderr, "explore: no program has such a name; %s --list shows them\n", argv[0]);
+		fprintf(stderr, "explore: there is no scenario of such a name; --list shows them\n");
 		status = 2;
 	} else if (c.list) {
 		status = 0;

@@ -367,8 +367,9 @@ const char *story_object(const void *p);
 const char *story_lock(const struct explore_mutex *m);
 const char *story_held(const struct held *held);
 const char *story_place(const struct explore_site *site);
-/* "17", "0x1f400". */
+/* "17", "0x1f400"; and what it says in this word. */
 const char *story_value(uint64_t value);
+const char *story_word(const void *word, uint64_t value);
 /* Who waits for what; malloc()ed, one line for each. */
 char *story_deadlock(void);
 

@@ -33,7 +33,7 @@ static void store_drain(unsigned i)
 	memcpy(store.word, &store.value, store.size);
 	changed(i);
 	if (unlikely(explore_telling))
-		story_aside(i, "%s = %s reaches memory", story_object(store.word), story_value(store.value));
+		story_aside(i, "%s = %s reaches memory", story_object(store.word), story_word(store.word, store.value));
 }
 
 void op_drain_all(unsigned i)

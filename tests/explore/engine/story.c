@@ -104,8 +104,7 @@ const char *story_object(const void *p)
 	return b;
 }
 
-/* What a value of the word says. */
-static const char *value_of(const void *word, uint64_t value)
+const char *story_word(const void *word, uint64_t value)
 {
 	char *b = buffer();
 
@@ -277,7 +276,7 @@ void story_step(struct action action)
 
 static const char *reach(struct action action)
 {
-	return action.kind != ACT_HOLD ? "" : brief() ? "; others don't see it yet: it is in this thread's store buffer" :
+	return action.kind != ACT_HOLD ? "" : brief() ? "; held back: others don't see it yet" :
 							"; stays in the buffer";
 }
 
@@ -338,16 +337,16 @@ static bool matters(struct action action, const struct op *op, uint64_t before)
 
 static void say_word(char *text, size_t size, struct action action, const struct op *op, uint64_t before)
 {
-	const char *word = story_object(op->object), *was = value_of(op->object, before), *a = story_value(op->a);
+	const char *word = story_object(op->object), *was = story_word(op->object, before), *a = story_value(op->a);
 	uint64_t mask = op->code & EXPLORE_WIDE ? UINT64_MAX : UINT32_MAX, after = word_after(op, before);
 
 	if (op_kind(op) <= EXPLORE_READ_ACQUIRE) {
-		snprintf(text, size, "reads %s: %s", word, value_of(op->object, actor(action.thread)->result));
+		snprintf(text, size, "reads %s: %s", word, story_word(op->object, actor(action.thread)->result));
 		return;
 	}
 	/* What was done to it says less than what it is then. */
 	if (brief() && after != before) {
-		snprintf(text, size, "%s: %s -> %s%s", word, was, value_of(op->object, after), reach(action));
+		snprintf(text, size, "%s: %s -> %s%s", word, was, story_word(op->object, after), reach(action));
 		return;
 	}
 	if (brief() && op_kind(op) != EXPLORE_CAS) {
@@ -357,7 +356,7 @@ static void say_word(char *text, size_t size, struct action action, const struct
 	switch (op_kind(op)) {
 	case EXPLORE_SET:
 	case EXPLORE_SET_RELEASE:
-		snprintf(text, size, "sets %s: %s -> %s%s", word, was, value_of(op->object, op->a), reach(action));
+		snprintf(text, size, "sets %s: %s -> %s%s", word, was, story_word(op->object, op->a), reach(action));
 		break;
 	case EXPLORE_ADD:
 		if ((op->a & mask) > mask / 2)

@@ -40,12 +40,11 @@ static void list_losing(void)
 			losing_instead(&losing[i]));
 }
 
-/* A paragraph, with an indent. */
-static void say(const char *title, const char *text)
+/* A paragraph, indented. */
+static void say_text(const char *text)
 {
 	unsigned at = 0;
 
-	printf("\n%s\n", title);
 	while (*text) {
 		size_t len = strcspn(text, " ");
 
@@ -60,18 +59,24 @@ static void say(const char *title, const char *text)
 	putchar('\n');
 }
 
+static void say(const char *title, const char *text)
+{
+	printf("\n%s\n", title);
+	say_text(text);
+}
+
 static const char *beginning(const struct scenario *s)
 {
 	if (s->options.shared_once)
-		return "page 0 of the file (frame 0) is in the cache, mapped and dirty; the private page (frame 2) has been shared "
+		return "At the beginning page 0 of the file (frame 0) is in the cache, mapped and dirty; the private page (frame 2) has been shared "
 		       "with a child that is gone again.";
 	if (s->options.xip)
-		return "the file's pages lie in place in the image, and nothing is mapped so far.";
+		return "At the beginning the file's pages lie in place in the image, and nothing is mapped so far.";
 	if (s->options.dirty)
-		return "page 0 of the file (frame 0) and a private page (frame 2) are in memory, mapped and stored to (101, 102).";
+		return "At the beginning page 0 of the file (frame 0) and a private page (frame 2) are in memory, mapped and stored to (101, 102).";
 	if (s->options.map)
-		return "the file's pages are in the cache (frames 0 and 1), clean; page 0 is mapped, read-only.";
-	return "nothing is in the cache, and nothing is mapped.";
+		return "At the beginning the file's pages are in the cache (frames 0 and 1), clean; page 0 is mapped, read-only.";
+	return "At the beginning nothing is in the cache, and nothing is mapped.";
 }
 
 static void say_threads(const struct scenario *s)
@@ -82,8 +87,8 @@ static void say_threads(const struct scenario *s)
 
 		printf("  T%u %-18s  %s\n", i + 1, s->actors[i]->name, does ? does : "");
 	}
-	printf("  At the beginning %s\n", beginning(s));
-	printf("  Page 0 of the file is mapped at 0x100, the private page at 0x180. Each store has a value of its own, from 101 on.\n");
+	say_text(beginning(s));
+	say_text("Page 0 of the file belongs at 0x100, the private page at 0x180. Each store has a value of its own, from 101 on.");
 }
 
 static void say_search(const struct explore_result *r)
@@ -92,11 +97,9 @@ static void say_search(const struct explore_result *r)
 		(unsigned long long)r->schedules, (unsigned long long)r->states, r->seconds);
 	if (!r->failure)
 		printf("  Nothing has failed: this design was not caught.\n");
-	else if (!r->cost)
-		printf("  It fails without any preemption, after %llu steps.\n", (unsigned long long)r->length);
 	else
-		printf("  The cheapest schedule that fails costs %u (each preemption and each store that is held back costs 1),\n"
-		       "  and has %llu steps.\n", r->cost, (unsigned long long)r->length);
+		printf("  The cheapest one that fails costs %u and has %llu steps. Each time that a thread is interrupted costs 1,\n"
+		       "  and so does each store that other threads see late.\n", r->cost, (unsigned long long)r->length);
 }
 
 /* The same threads on the real rules, at least as far as was needed to catch the losing design. */
@@ -201,7 +204,7 @@ static bool request_parse(struct request *r, int argc, char **argv)
 			only_names = true;
 		else
 			r->options++;
-		r->replay |= !strncmp(word, "--replay", 8);
+		r->replay |= word[0] == '-' && !strncmp(word, "--replay", 8);
 		r->quiet |= !strcmp(word, "-q") || !strcmp(word, "--quiet");
 		r->json |= !strcmp(word, "--json");
 		r->rest[r->count++] = argv[i];
@@ -237,6 +240,10 @@ static int explore_list(struct request *r)
 		r->rest[2] = r->verbose ? jobs : quiet;
 		r->count += 2;
 	}
+	/* A letter is as good as a name. */
+	for (int i = 1; i < r->count; i++)
+		if (r->rest[i][0] && !r->rest[i][1] && losing_find(r->rest[i]))
+			r->rest[i] = (char *)losing_find(r->rest[i])->name;
 	status = explore_main(l.programs, l.count, r->count, r->rest);
 	scenarios_end(&l);
 	return status;

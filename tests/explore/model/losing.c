@@ -76,7 +76,8 @@ const struct losing losing[LETTERS] = {
 			"corruption, and not just a crash. It probably can't be called from put_user_page(), so to set "
 			"it right at unpin is unlikely to work at all.",
 		.shown = "T1 pins a clean page, the device stores, and unpin sets the page dirty. The filesystem has never "
-			 "heard of it when it is to write the page: no space is reserved. Expected: mkwrite first.",
+			 "heard of it when it is to write the page, at the latest when all threads have ended and all is synced: "
+			 "no space is reserved. (fsync came first here, and found nothing to write.) Expected: mkwrite first.",
 	},
 	{
 		LOSING("lock-upgrade", lock_upgrade), .who = {"read-fault", "munmap"}, .start = COLD, .ranges = true,
@@ -91,8 +92,8 @@ const struct losing losing[LETTERS] = {
 			"before it is taken again. Christoph Hellwig: existing users of lock_page_or_retry return VM_FAULT_RETRY at "
 			"once, and touch only the page that they reference. What you see here is the race that is not accounted for.",
 		.shown = "The fault drops the lock to read the disk. Meanwhile munmap marks the range as changed, and takes its "
-			 "pages away; nothing is mapped there so far. Then the fault goes on where it was and maps the page "
-			 "into a range that is going away. Expected: after munmap nothing can be loaded there.",
+			 "pages away; nothing is mapped there so far. Then the fault goes on where it was, though the sequence "
+			 "count is 1 by now and was 0, and maps the page into a range that is going away. Expected: after munmap nothing can be loaded there.",
 	},
 	{
 		LOSING("busy-is-success", busy_is_success), .who = {"xip-load", "xip-store"}, .start = COLD,

@@ -135,30 +135,64 @@ static enum explore_interest table_object(const struct table *t, unsigned level,
 	return EXPLORE_UNKNOWN;
 }
 
-static enum explore_interest range_object(const struct vma *v, const char *who, const void *p, const char *function, char *buf,
+static enum explore_interest range_word(const struct vma *v, const char *who, const void *p, const char *function, char *buf,
 	size_t size)
 {
 	const struct scenario *s = explore_param();
+
+	snprintf(buf, size, "the %s of %srange %#" PRIx64,
+		p == &v->seq	      ? "sequence count" :
+		p == &v->busy	      ? "busy mark" :
+		p == &v->refs	      ? "reference count" :
+		p == &v->installing ? "count of installs" :
+					"descriptor",
+		*who ? who : "the ", v->start);
+	if (!s->ranges)
+		return EXPLORE_DETAIL;
+	if (p == &v->seq)
+		return strcmp(function, "install_begin") ? EXPLORE_CHANGES : EXPLORE_ALWAYS;
+	return p == &v->busy ? EXPLORE_CHANGES : EXPLORE_DETAIL;
+}
+
+/*
+ * Ranges that were seen in an address space: faults still look at one that has been taken out. `start` says that it is
+ * none of another story: freed memory is filled.
+ */
+static struct known_range {
+	const struct vma *vma;
+	uint64_t start;
+} known[16];
+
+static void range_learn(const struct vma *v)
+{
+	unsigned i = 0;
+
+	while (i < ARRAY_SIZE(known) - 1 && known[i].vma && known[i].vma != v)
+		i++;
+	known[i] = (struct known_range){v, v->start};
+}
+
+static enum explore_interest range_object(const struct mm *mm, const struct vma *v, const char *who, const void *p,
+	const char *function, char *buf, size_t size)
+{
 	enum explore_interest found;
 
 	if (!v)
 		return EXPLORE_UNKNOWN;
-	if (inside(p, v, sizeof(*v))) {
-		snprintf(buf, size, "the %s of %srange %#" PRIx64,
-			p == &v->seq	      ? "sequence count" :
-			p == &v->busy	      ? "busy mark" :
-			p == &v->refs	      ? "reference count" :
-			p == &v->installing ? "count of installs" :
-						"descriptor",
-			*who ? who : "the ", v->start);
-		if (!s->ranges)
-			return EXPLORE_DETAIL;
-		if (p == &v->seq)
-			return strcmp(function, "install_begin") ? EXPLORE_CHANGES : EXPLORE_ALWAYS;
-		return p == &v->busy ? EXPLORE_CHANGES : EXPLORE_DETAIL;
-	}
-	found = range_object(v->left, who, p, function, buf, size);
-	return found ? found : range_object(v->right, who, p, function, buf, size);
+	range_learn(v);
+	found = range_object(mm, v->left, who, p, function, buf, size);
+	if (!found)
+		found = range_object(mm, v->right, who, p, function, buf, size);
+	return !found && inside(p, v, sizeof(*v)) ? range_word(v, who, p, function, buf, size) : found;
+}
+
+static enum explore_interest range_known(const struct mm *mm, const char *who, const void *p, const char *function, char *buf,
+	size_t size)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(known) && known[i].vma; i++)
+		if (inside(p, known[i].vma, sizeof(*known[i].vma)) && known[i].vma->mm == mm && known[i].vma->start == known[i].start)
+			return range_word(known[i].vma, who, p, function, buf, size);
+	return EXPLORE_UNKNOWN;
 }
 
 /* soft.c: the options, then one word for each page. */
@@ -192,8 +226,10 @@ static enum explore_interest space_object(const struct world *w, unsigned space,
 		snprintf(buf, size, "%smm lock", *who ? who : "the ");
 		return s->locks ? EXPLORE_ALWAYS : EXPLORE_DETAIL;
 	}
-	found = range_object(mm->ranges, who, p, function, buf, size);
-	return found ? found : table_object(mm->top, MM_LEVELS - 1, 0, who, p, function, buf, size);
+	found = range_object(mm, mm->ranges, who, p, function, buf, size);
+	if (!found)
+		found = table_object(mm->top, MM_LEVELS - 1, 0, who, p, function, buf, size);
+	return found ? found : range_known(mm, who, p, function, buf, size);
 }
 
 /* ---- what the engine asks ---- */
@@ -299,7 +335,11 @@ static bool name_note(const char *note, char *buf, size_t size)
 	uintmax_t a, b;
 	char event[32];
 
-	if (sscanf(note, "%31s %ju %ju", event, &a, &b) != 3 || !strcmp(event, "checksums")) {
+	if (sscanf(note, "checksums %ju pages from %ju", &a, &b) == 2) {
+		snprintf(buf, size, a == 1 ? "takes the checksum of page %ju" : "takes the checksums of pages %ju to %ju", b, b + a - 1);
+		return true;
+	}
+	if (sscanf(note, "%31s %ju %ju", event, &a, &b) != 3) {
 		snprintf(buf, size, "%s", note);
 		return true;
 	}
