@@ -76,7 +76,7 @@ show_explored() {
 		}
 		END {
 			if (n)
-				printf "explored: %d scenarios, %d schedules, %d distinct states, %d violations\n", n, schedules, states, violations
+				printf "explored: %.0f scenarios, %.0f schedules, %.0f distinct states, %.0f violations\n", n, schedules, states, violations
 		}' "$1"
 }
 

@@ -468,21 +468,22 @@ static void explore_alone(const struct command *c, const struct explore_program 
 static int replay(const struct command *c, const struct explore_program *p)
 {
 	struct explore_result result;
-	bool failed;
+	bool failed, ok;
 
 	if (explore_replay(p, c->replay, &result)) {
 		fprintf(stderr, "explore: this is no schedule: %s\n", c->replay);
 		return 2;
 	}
 	failed = result.failure != EXPLORE_OK;
+	ok = failed == p->expect_failure && result.failure != EXPLORE_DIVERGED;
 	if (c->json) {
-		print_json(p, &result, failed == p->expect_failure);
+		print_json(p, &result, ok);
 		putchar('\n');
 	} else {
 		print_story(c, p, &result);
 	}
 	explore_result_end(&result);
-	return failed != p->expect_failure;
+	return !ok;
 }
 
 static void print_totals(const struct command *c, const struct totals *t)
