@@ -7,6 +7,12 @@ _pinfs_options()
 	"$1" help "$2" 2>/dev/null | grep -o -- '--[a-z][a-z-]*=\?' | sort -u
 }
 
+# What may follow -o, up to its "=".
+_pinfs_mount_options()
+{
+	"$1" help mount 2>/dev/null | sed -n 's/^ \{7\}\([a-z_]*\(=\|  \)\).*/\1/p' | tr -d ' ' | sort -u
+}
+
 # Paths in the image $2 that begin with $3.
 _pinfs_paths()
 {
@@ -53,6 +59,17 @@ _pinfs()
 	fi
 	if [[ $command == help ]]; then
 		mapfile -t COMPREPLY < <(compgen -W $'mount\numount\nls\ncat\ninfo\nextract\ndump\nlab' -- "$cur")
+		return
+	fi
+	if [[ $command == mount && ${COMP_WORDS[COMP_CWORD - 1]} == -o ]]; then
+		mapfile -t COMPREPLY < <(compgen -W "$(_pinfs_mount_options "$pinfs")" -- "$cur")
+		[[ ${COMPREPLY[0]} == *= ]] && compopt -o nospace
+		return
+	fi
+	# "=" is a word of its own.
+	if [[ $command == mount && ${COMP_WORDS[*]:COMP_CWORD-2:2} == @(log|trace)$'\n'= ]]; then
+		compopt -o filenames
+		mapfile -t COMPREPLY < <(compgen -f -- "$cur")
 		return
 	fi
 	if [[ $cur == -* ]]; then

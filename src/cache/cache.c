@@ -6,9 +6,7 @@
 #define DIRTY_BACKGROUND_SHARE 8
 #define DIRTY_SHARE 4
 
-#ifndef CACHE_TRACE_SHIFT
-#define CACHE_TRACE_SHIFT 16u
-#endif
+#define TRACE_SHIFT 16u
 
 int cache_new(const struct cache_options *options, struct cache **ret)
 {
@@ -30,13 +28,12 @@ int cache_new(const struct cache_options *options, struct cache **ret)
 	mutex_init(&c->reclaim_lock, LOCK_RECLAIM);
 	mutex_init(&c->reserve_lock, LOCK_CACHE_WAIT);
 	cond_init(&c->reserve_freed);
+	trace_init(&c->trace, TRACE_SHIFT);
 	r = flusher_init(c, options);
 	if (r == 0)
 		r = arena_init(&c->arena, MAX(options->limit, least), options->limit);
 	if (r == 0)
 		r = index_pool_init(&c->nodes);
-	if (r == 0)
-		r = trace_init(&c->trace, CACHE_TRACE_SHIFT);
 	readahead_init(c, r < 0 ? 0 : options->readahead_threads);
 	if (r < 0) {
 		cache_free(c);

@@ -191,6 +191,12 @@ bool note_use(struct cache *c, struct folio *f)
 	return marker;
 }
 
+/* What a trace says of a use of the folio. */
+static inline uint64_t use(const struct cache_mapping *m, const struct folio *f, unsigned run, unsigned what)
+{
+	return trace_use_pack((struct trace_use){.mapping = m->number, .run = run, .pages = f->pages, .what = what});
+}
+
 /* page: of the unit, the only one that is wanted; or -1. */
 static int get(struct cache_mapping *m, uint64_t unit, unsigned run, int page, struct folio **ret)
 {
@@ -206,11 +212,13 @@ static int get(struct cache_mapping *m, uint64_t unit, unsigned run, int page, s
 		if (new) {
 			/* First the threads that read ahead, then our own unit: they work at the same time. */
 			counter_inc(c, cache_miss);
+			trace_event(&c->trace, access, unit, use(m, f, run, TRACE_MISSED));
 			readahead_access(m, unit, run);
 			r = unit_read(m, f);
 		} else {
 			bool ready = page_ready(f, page);
 
+			trace_event(&c->trace, access, unit, use(m, f, run, ready ? TRACE_HIT : TRACE_WAITED));
 			if (ready)
 				counter_inc(c, cache_hit);
 			if (note_use(c, f))
@@ -248,6 +256,7 @@ void cache_put(struct cache_mapping *m, struct cache_ref *ref, enum cache_hint h
 
 	if (!f)
 		return;
+	trace_event(&m->cache->trace, put, f->unit, use(m, f, 0, hint));
 	if (hint == CACHE_COLD && !(a32_read(&f->flags) & FOLIO_COLD)) {
 		a32_fetch_and(&f->flags, ~(uint32_t)FOLIO_VISITED);
 		queue_add(m->cache, f, true);

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * trace: what happened, as binary events in a ring. Off, an event costs one load of a word that nobody writes; on, a
- * ticket and 40 bytes.
+ * ticket and 40 bytes. The ring takes no memory until it is switched on.
  *
- * Used by: cache, mm, and whoever shows it. Uses: base.
+ * Used by: cache, mm, and whoever shows it; trace_file.h writes it to a file. Uses: base.
  *
- * Writers never wait, nor do readers: an event that is overwritten while it is read is left out (its sequence number
- * tells). In the explorer events are lines of its stories instead.
+ * Writers never wait, nor do readers: what is overwritten before it was read is counted as lost (the sequence numbers
+ * tell). In the explorer events are lines of its stories instead.
  */
 #ifndef PINFS_CACHE_TRACE_H
 #define PINFS_CACHE_TRACE_H
@@ -16,6 +16,8 @@
 
 /*	event			what its two numbers are; _begin and _end are a span */
 #define TRACE_EVENTS(X)                                                                              \
+	X(access, "unit", "use")                                                                         \
+	X(put, "unit", "use")                                                                            \
 	X(read_begin, "unit", "units")                                                                   \
 	X(read_end, "unit", "errno")                                                                     \
 	X(mkwrite, "page", "pages")                                                                      \
@@ -46,25 +48,54 @@ struct trace_event {
 	uint64_t a, b;
 };
 
-/* An event in the ring. */
+/* What an access finds: the unit; somebody who is reading it; nothing. Of `put`: enum cache_hint. */
+enum trace_found { TRACE_HIT, TRACE_WAITED, TRACE_MISSED };
+
+/* The second number of `access` and `put`. */
+struct trace_use {
+	uint32_t mapping; /* its number, from 1 */
+	unsigned run;	  /* units that the reader wants in a row, this one included; 0 with put */
+	unsigned pages;	  /* of the unit: the last one of a file may be short */
+	unsigned what;	  /* enum trace_found; put: enum cache_hint */
+};
+static inline uint64_t trace_use_pack(struct trace_use u)
+{
+	return (uint64_t)u.mapping << 32 | (uint64_t)MIN(u.run, 0xffffu) << 16 | (u.pages & 0x3fff) << 2 | (u.what & 3);
+}
+static inline struct trace_use trace_use_unpack(uint64_t b)
+{
+	return (struct trace_use){(uint32_t)(b >> 32), (unsigned)(b >> 16) & 0xffff, (unsigned)(b >> 2) & 0x3fff, b & 3};
+}
+
+/*
+ * An event in the ring. Writers of the same slot are a whole ring apart; if the earlier one has not ended yet, the later
+ * one gives up its event, and if it has not begun, the earlier one.
+ */
 struct trace_slot {
-	struct a64 seq; /* 1 + its number once it is whole; 0 while it is written */
+	struct a64 seq; /* 1 + its number once it is whole; TRACE_BUSY while it is written */
 	struct a64 time, who, a, b;
 };
+#define TRACE_BUSY UINT64_MAX
 
 struct trace {
 	struct a32 on;
-	struct a64 next;	  /* number of the next event */
-	struct trace_slot *slots; /* 2^shift */
 	unsigned shift;
-};
+	struct trace_slot *slots; /* 2^shift; NULL before it is on for the first time */
+	struct a64 next;	  /* number of the next event */
+} __attribute__((aligned(64))); /* what others write often is not beside `on` */
 
-/* A ring of 2^shift events; off. 0 or -ENOMEM. */
-int trace_init(struct trace *trace, unsigned shift);
+/* A ring of 2^shift events; off. */
+void trace_init(struct trace *trace, unsigned shift);
 void trace_destroy(struct trace *trace);
-void trace_switch(struct trace *trace, bool on);
-/* The first event from number *next on that is still there; *next is then the one after it. False: no more. */
-bool trace_read(struct trace *trace, uint64_t *next, struct trace_event *ret);
+/* One caller at a time. 0 or -ENOMEM. */
+int trace_switch(struct trace *trace, bool on);
+/*
+ * The first event from number *next on that is still there; *next is then the one after it, and *lost has grown by those
+ * left out. False: no more so far.
+ */
+bool trace_read(struct trace *trace, uint64_t *next, uint64_t *lost, struct trace_event *ret);
+/* The number that the next event will get. */
+uint64_t trace_end(const struct trace *trace);
 const char *trace_name(enum trace_type type);
 /* What the two numbers are. */
 void trace_fields(enum trace_type type, const char **ret_a, const char **ret_b);

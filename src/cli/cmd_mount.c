@@ -22,6 +22,7 @@
 #include <sys/wait.h>
 
 #include "base/log.h"
+#include "cache/trace_file.h"
 #include "cli/mount_options.h"
 #include "fuse/server.h"
 #include "mkfs/tool.h"
@@ -31,6 +32,7 @@ struct mount {
 	bool foreground, debug, fake, sloppy, helper;
 	const char *source, *dir, *namespace;
 	char image[PATH_MAX], point[PATH_MAX]; /* absolute */
+	char trace[PATH_MAX];		       /* absolute; "": none */
 	int log_fd, namespace_fd, home_fd;     /* -1: none */
 };
 
@@ -51,6 +53,7 @@ static void mount_help(void)
 	     "       image_io=direct|buffered  past the kernel's cache, or through it (default: auto)\n"
 	     "       threads=N               serve at most N requests at a time\n"
 	     "       log=FILE                messages go there (default: syslog)\n"
+	     "       trace=FILE              write what the daemon's cache does into this new file\n"
 	     "       fsname=NAME             what 'mount' and 'df' show as the source (default: the image)\n"
 	     "       suid, dev, noexec, …    as for mount(8); suid and dev only for root\n"
 	     "  -f, --foreground       stay in the foreground\n"
@@ -217,9 +220,47 @@ static void detach(const struct mount *m)
 		log_to_syslog();
 }
 
+/*
+ * -o trace: a new file, which nobody else can read, since it tells what is read from the mount. With O_EXCL no link is
+ * followed, and no file of the user's is lost by a slip.
+ */
+static int tracing_begin(const struct mount *m, struct vfs *vfs, struct trace_drain **ret)
+{
+	int fd, r;
+
+	if (!*m->trace)
+		return 0;
+	fd = open(m->trace, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+	r = fd < 0 ? -errno : trace_drain_start(vfs_trace(vfs), fd, ret);
+	if (r == 0)
+		return 0;
+	if (fd >= 0)
+		unlink(m->trace);
+	log_error("can't write the trace %s: %s", m->options.trace_file, strerror(-r));
+	return r;
+}
+
+/* served: there is something to keep. */
+static void tracing_end(const struct mount *m, struct trace_drain *drain, bool served)
+{
+	struct trace_drain_result result;
+
+	if (!drain)
+		return;
+	trace_drain_stop(drain, &result);
+	if (!served)
+		unlink(m->trace);
+	else if (result.error < 0)
+		log_error("the trace %s is not complete: %s", m->trace, strerror(-result.error));
+	else if (result.lost)
+		log_warning("the trace %s lacks %ju of %ju events, which came faster than it was written", m->trace,
+			(uintmax_t)result.lost, (uintmax_t)(result.lost + result.events));
+}
+
 /* Serves in this process. ready: tells the parent, or -1. Returns the exit status. */
 static int daemon_run(struct mount *m, int ready)
 {
+	struct trace_drain *trace = NULL;
 	struct fuse_server *server;
 	struct vfs *vfs;
 	int status, r;
@@ -229,8 +270,9 @@ static int daemon_run(struct mount *m, int ready)
 	mallopt(M_ARENA_MAX, 2);
 	if (open_vfs(m, &vfs) < 0)
 		return MOUNT_FAIL;
-	status = daemon_mount(m, vfs, &server);
+	status = tracing_begin(m, vfs, &trace) < 0 ? MOUNT_USAGE : daemon_mount(m, vfs, &server);
 	if (status != MOUNT_OK) {
+		tracing_end(m, trace, false);
 		vfs_free(vfs);
 		return status;
 	}
@@ -239,6 +281,7 @@ static int daemon_run(struct mount *m, int ready)
 		if (write(ready, "", 1) < 0) {
 			/* The command was interrupted: the user doesn't want this mount. */
 			fuse_server_free(server);
+			tracing_end(m, trace, false);
 			vfs_free(vfs);
 			return MOUNT_USER;
 		}
@@ -248,6 +291,7 @@ static int daemon_run(struct mount *m, int ready)
 	if (r < 0)
 		log_error("%s: serving ended: %s", m->image, strerror(-r));
 	fuse_server_free(server);
+	tracing_end(m, trace, true);
 	vfs_free(vfs);
 	return r < 0 ? MOUNT_SYSTEM : MOUNT_OK;
 }
@@ -321,6 +365,22 @@ static int check_image(struct mount *m)
 	return MOUNT_OK;
 }
 
+/* The daemon works in another directory. */
+static int check_trace(struct mount *m)
+{
+	const char *name = m->options.trace_file;
+	char here[PATH_MAX];
+
+	if (!name)
+		return MOUNT_OK;
+	if (*name == '/' ? (size_t)snprintf(m->trace, sizeof(m->trace), "%s", name) < sizeof(m->trace) :
+			   getcwd(here, sizeof(here)) &&
+				(size_t)snprintf(m->trace, sizeof(m->trace), "%s/%s", here, name) < sizeof(m->trace))
+		return MOUNT_OK;
+	log_error("can't write the trace %s: %s", name, strerror(ENAMETOOLONG));
+	return MOUNT_USAGE;
+}
+
 static int check_dir(struct mount *m)
 {
 	struct statfs fs;
@@ -388,6 +448,8 @@ static int do_mount(struct mount *m)
 		close_others();
 	if (status == MOUNT_OK)
 		status = check_image(m);
+	if (status == MOUNT_OK)
+		status = check_trace(m);
 	if (status == MOUNT_OK)
 		status = namespace_open(m);
 	if (status == MOUNT_OK)

@@ -116,6 +116,11 @@ static int set_log(struct mount_options *o, const char *value)
 	return set_string(&o->log_file, value);
 }
 
+static int set_trace(struct mount_options *o, const char *value)
+{
+	return set_string(&o->trace_file, value);
+}
+
 static int set_fsname(struct mount_options *o, const char *value)
 {
 	/* /proc/mounts has one line for each mount. */
@@ -228,6 +233,7 @@ static const struct option options_known[] = {
 	{"cache_size", set_cache_size, "a size from 1M on"},
 	{"threads", set_threads, "a number from 1 to 256"},
 	{"log", set_log, "the name of a file"},
+	{"trace", set_trace, "the name of a new file"},
 	{"fsname", set_fsname, "a name"},
 	{"subtype", set_subtype, "'pinfs', nothing else"},
 	{"uid", set_uid, "the number of a user"},
@@ -345,6 +351,7 @@ void mount_options_init(struct mount_options *o)
 void mount_options_free(struct mount_options *o)
 {
 	free(o->log_file);
+	free(o->trace_file);
 	free(o->fsname);
 }
 

@@ -21,7 +21,7 @@ struct mount_options {
 	size_t cache_size;
 	bool direct; /* cache=daemon */
 	unsigned threads;
-	char *log_file;
+	char *log_file, *trace_file;
 	/* What programs see. */
 	struct vfs_idmap uids, gids;
 	char *fsname;

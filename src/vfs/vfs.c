@@ -136,6 +136,11 @@ void vfs_cache_stats(struct vfs *v, struct cache_stats *ret)
 	cache_get_stats(v->cache, ret);
 }
 
+struct trace *vfs_trace(struct vfs *v)
+{
+	return cache_trace(v->cache);
+}
+
 uint32_t vfs_map_id(const struct vfs_idmap *map, uint32_t id)
 {
 	if (map->all)

@@ -54,6 +54,8 @@ void vfs_free(struct vfs *vfs);
 const struct image_info *vfs_image_info(const struct vfs *vfs);
 struct io_file *vfs_io(const struct vfs *vfs);
 void vfs_cache_stats(struct vfs *vfs, struct cache_stats *ret);
+/* What its cache does, if it is switched on. */
+struct trace *vfs_trace(struct vfs *vfs);
 
 /* ---- names and attributes ---- */
 

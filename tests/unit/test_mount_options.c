@@ -34,6 +34,8 @@ static void values_are_taken(void **state)
 {
 	assert_int_equal(mount_options_parse(&options, "offset=4K,cache_size=8M,io=pread,image_io=buffered,cache=daemon",
 				 false), 0);
+	assert_int_equal(mount_options_parse(&options, "trace=a,trace=b\\,c", false), 0);
+	assert_string_equal(options.trace_file, "b,c");
 	assert_int_equal(mount_options_parse(&options, "threads=3,uid=5,gidmap=0:100:10;50:7,fsname=x\\,y=z", false), 0);
 	assert_int_equal(options.offset, 4096);
 	assert_int_equal(options.cache_size, 8u << 20);
@@ -72,7 +74,7 @@ static void what_is_wrong_is_refused(void **state)
 		"io=", "io=fast", "image_io=raw", "cache=none", "threads=0", "threads=257", "threads=-1", "uid=", "uid=-1",
 		"uid=4294967295", "uid=root", "uidmap=", "uidmap=1", "uidmap=1:2:3:4", "uidmap=1:2:0", "uidmap=1::3",
 		"uidmap=1:2:4294967295", "uidmap=1:2,uidmap=x", "fsname=", "fsname=a\nb", "subtype=other", "remount", "=", "=x",
-		"log=", "nosuid=1", " ro",
+		"log=", "trace", "trace=", "nosuid=1", " ro",
 	};
 	char many[1024] = "uidmap=0:0";
 
