@@ -2,6 +2,11 @@
 /*
  * SIEVE: Zhang et al., NSDI 2024. S3-FIFO: Yang et al., SOSP 2023, with a small queue of a tenth, two bits of frequency, and
  * as many ghosts as the main queue has units. CLOCK has one bit.
+ *
+ * Probation: new units come into a queue of their own, of three tenths of the cache. What is used there soon after it came is
+ * used by whoever it came for (a unit holds several small files, or much of a program), and says nothing: uses count only when
+ * units for nine fortieths of the cache have come since. At the end of the queue a unit that was used goes on into the main
+ * queue, which is SIEVE; others go. The window is that of Clock2Q+ (Zhai et al., VLDB 2026).
  */
 #include "policies.h"
 
@@ -23,6 +28,11 @@ struct sim {
 	uint8_t *where;		 /* by id: enum place */
 	uint8_t *uses;		 /* by id: since it came, as far as the policy counts */
 	uint32_t hand;		 /* SIEVE */
+	/* S3-FIFO and probation: units that the small queue may keep; uses that lead on into the main queue. */
+	uint32_t share, promoting;
+	/* Probation: how many have come before, by id; and how many must have come since. */
+	uint64_t *came, units_come;
+	uint32_t window;
 	/* S3-FIFO: ids that went lately, a ring; ghost[] has the number of the entry that counts, from 1. */
 	uint64_t *ghost, ghosts_next;
 	uint32_t ghosts;
@@ -39,7 +49,7 @@ enum place { OUTSIDE, IN_MAIN, IN_SMALL, IN_COLD };
 
 const char *policy_name(enum policy policy)
 {
-	static const char *const names[] = {"LRU", "FIFO", "CLOCK", "SIEVE", "S3-FIFO", "optimum"};
+	static const char *const names[] = {"LRU", "FIFO", "CLOCK", "SIEVE", "S3-FIFO", "SIEVE, probation", "optimum"};
 
 	return names[policy];
 }
@@ -170,33 +180,44 @@ static bool is_ghost(const struct sim *s, uint32_t id)
 	return s->ghost[id] && s->ghosts_next - s->ghost[id] < s->ghosts;
 }
 
-static uint32_t s3fifo_victim(struct sim *s)
+/* From the small queue, if it has its share; what was used goes on. NONE: nothing is left there. */
+static uint32_t small_victim(struct sim *s)
 {
-	if (s->small.count >= MAX(s->capacity / 10, 1u)) {
-		while (s->small.count) {
-			uint32_t id = s->small.oldest;
+	while (s->small.count) {
+		uint32_t id = s->small.oldest;
 
-			if (s->uses[id] <= 1) {
-				s->ghost[id] = ++s->ghosts_next;
-				return id;
-			}
-			s->uses[id] = 0;
-			list_remove(s, id);
-			list_add(s, id, IN_MAIN);
-		}
+		if (s->uses[id] < s->promoting)
+			return id;
+		s->uses[id] = 0;
+		list_remove(s, id);
+		list_add(s, id, IN_MAIN);
 	}
+	return NONE;
+}
+
+static uint32_t s3fifo_main_victim(struct sim *s)
+{
 	for (;;) {
 		uint32_t id = s->main.oldest;
 
-		/* All is in the small queue, which is smaller than its share: only where cold units take the rest. */
-		if (id == NONE)
-			return s->small.oldest;
 		if (!s->uses[id])
 			return id;
 		s->uses[id]--;
 		list_remove(s, id);
 		list_add(s, id, IN_MAIN);
 	}
+}
+
+static uint32_t queues_victim(struct sim *s)
+{
+	/* The main queue may be empty where cold units have taken the rest. */
+	uint32_t id = s->small.count >= s->share || !s->main.count ? small_victim(s) : NONE;
+
+	if (id == NONE)
+		return s->policy == POLICY_S3FIFO ? s3fifo_main_victim(s) : sieve_victim(s);
+	if (s->ghosts)
+		s->ghost[id] = ++s->ghosts_next;
+	return id;
 }
 
 static uint32_t victim(struct sim *s)
@@ -207,7 +228,8 @@ static uint32_t victim(struct sim *s)
 	case POLICY_SIEVE:
 		return sieve_victim(s);
 	case POLICY_S3FIFO:
-		return s3fifo_victim(s);
+	case POLICY_PROBATION:
+		return queues_victim(s);
 	case POLICY_MIN:
 		return min_victim(s);
 	default:
@@ -218,7 +240,8 @@ static uint32_t victim(struct sim *s)
 static void insert(struct sim *s, uint32_t id)
 {
 	s->uses[id] = 0;
-	list_add(s, id, s->policy == POLICY_S3FIFO && !is_ghost(s, id) ? IN_SMALL : IN_MAIN);
+	s->came[id] = ++s->units_come;
+	list_add(s, id, s->share && !is_ghost(s, id) ? IN_SMALL : IN_MAIN);
 	s->ghost[id] = 0;
 }
 
@@ -228,6 +251,8 @@ static void hit(struct sim *s, uint32_t id)
 		list_remove(s, id);
 		list_add(s, id, IN_MAIN);
 	}
+	if (s->where[id] == IN_SMALL && s->units_come - s->came[id] < s->window)
+		return;
 	if (s->uses[id] < (s->policy == POLICY_S3FIFO ? 3 : 1))
 		s->uses[id]++;
 }
@@ -253,6 +278,7 @@ static void sim_free(struct sim *s)
 	free(s->older);
 	free(s->where);
 	free(s->uses);
+	free(s->came);
 	free(s->ghost);
 	free(s->next);
 	free(s->wanted);
@@ -264,11 +290,21 @@ static void sim_init(struct sim *s, enum policy policy, const struct sequence *s
 	struct list empty = {NONE, NONE, 0};
 
 	*s = (struct sim){.policy = policy, .seq = seq, .capacity = capacity, .main = empty, .small = empty, .cold = empty,
-		.hand = NONE, .ghosts = capacity - capacity / 10};
+		.hand = NONE};
+	if (policy == POLICY_S3FIFO) {
+		s->share = MAX(capacity / 10, 1u);
+		s->promoting = 2;
+		s->ghosts = capacity - capacity / 10;
+	} else if (policy == POLICY_PROBATION) {
+		s->share = MAX(capacity * 3 / 10, 1u);
+		s->promoting = 1;
+		s->window = capacity * 9 / 40;
+	}
 	s->newer = must_alloc(seq->units, sizeof(*s->newer));
 	s->older = must_alloc(seq->units, sizeof(*s->older));
 	s->where = must_alloc(seq->units, 1);
 	s->uses = must_alloc(seq->units, 1);
+	s->came = must_alloc(seq->units, sizeof(*s->came));
 	s->ghost = must_alloc(seq->units, sizeof(*s->ghost));
 	if (policy != POLICY_MIN)
 		return;
@@ -283,7 +319,7 @@ static void sim_init(struct sim *s, enum policy policy, const struct sequence *s
 	}
 }
 
-uint64_t policy_hits(enum policy policy, const struct sequence *seq, uint32_t capacity, bool cold)
+uint64_t policy_hits(enum policy policy, const struct sequence *seq, uint32_t capacity, enum hint hint)
 {
 	uint64_t hits = 0;
 	struct sim s;
@@ -302,9 +338,11 @@ uint64_t policy_hits(enum policy policy, const struct sequence *seq, uint32_t ca
 		}
 		if (policy == POLICY_MIN)
 			min_wanted(&s, id, i);
-		if (cold && seq->accesses[i].cold && s.where[id] != IN_COLD) {
+		if (hint == HINT_NOTHING || !seq->accesses[i].cold || s.where[id] == IN_COLD)
+			continue;
+		s.uses[id] = 0;
+		if (hint == HINT_FIRST) {
 			list_remove(&s, id);
-			s.uses[id] = 0;
 			list_add(&s, id, IN_COLD);
 		}
 	}

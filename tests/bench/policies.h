@@ -24,16 +24,21 @@ enum policy {
 	POLICY_CLOCK,
 	POLICY_SIEVE,
 	POLICY_S3FIFO,
+	POLICY_PROBATION, /* SIEVE behind a queue that new units must pass */
 	POLICY_MIN, /* Belady: what is wanted last goes; nobody can be better */
 	POLICIES
 };
 const char *policy_name(enum policy policy);
 
-/*
- * Hits of a cache of `capacity` units, at least 1. cold: what was handed back cold goes first, as in the page cache (not
- * with POLICY_MIN).
- */
-uint64_t policy_hits(enum policy policy, const struct sequence *sequence, uint32_t capacity, bool cold);
+/* What a unit that is handed back cold (CACHE_COLD) is to a policy. */
+enum hint {
+	HINT_NOTHING,
+	HINT_FIRST,  /* waits in a queue of its own and goes before all others, unless it is used again there */
+	HINT_FORGET, /* stays where it is, but has not been used */
+};
+
+/* Hits of a cache of `capacity` units, at least 1. POLICY_MIN takes no hints. */
+uint64_t policy_hits(enum policy policy, const struct sequence *sequence, uint32_t capacity, enum hint hint);
 
 /* Compares all with naive implementations, MIN also with a search, SIEVE also with the page cache. False: said why. */
 bool policies_check(void);

@@ -198,6 +198,49 @@ static uint64_t naive_s3fifo(const struct sequence *s, uint32_t capacity)
 	return hits;
 }
 
+/* Probation: two strings, a hand, and the age of each unit, counted up one by one. */
+static uint64_t naive_probation(const struct sequence *s, uint32_t capacity)
+{
+	static struct string small, large;
+	int age[UNITS_MAX] = {0}, hand = 0, share = MAX((int)capacity * 3 / 10, 1), window = (int)capacity * 9 / 40;
+	bool used[UNITS_MAX] = {false};
+	uint64_t hits = 0;
+
+	small.n = large.n = 0;
+	for (size_t i = 0; i < s->count; i++) {
+		uint32_t id = s->accesses[i].id;
+		bool full = small.n + large.n == (int)capacity;
+
+		if (string_find(&small, id) >= 0 || string_find(&large, id) >= 0) {
+			hits++;
+			used[id] |= string_find(&large, id) >= 0 || age[id] >= window;
+			continue;
+		}
+		for (int left = small.n >= share ? small.n : 0; full && left; left--) {
+			uint32_t t = string_shift(&small);
+
+			full = used[t];
+			used[t] = false;
+			if (full)
+				string_push(&large, t);
+		}
+		if (full) {
+			for (; used[large.ids[hand % large.n]]; hand++)
+				used[large.ids[hand % large.n]] = false;
+			hand %= large.n;
+			memmove(large.ids + hand, large.ids + hand + 1, sizeof(*large.ids) * (size_t)(--large.n - hand));
+			if (hand == large.n)
+				hand = 0;
+		}
+		for (uint32_t u = 0; u < s->units; u++)
+			age[u]++;
+		age[id] = 0;
+		used[id] = false;
+		string_push(&small, id);
+	}
+	return hits;
+}
+
 /* The most hits that any choice of victims gives, by trying all: units are bits of `in`. */
 static unsigned best_hits(const struct sequence *s, size_t now, unsigned in, uint32_t capacity)
 {
@@ -258,6 +301,12 @@ static bool same(const char *what, uint64_t seed, const struct sequence *s, uint
 	return false;
 }
 
+static uint64_t naive(enum policy policy, const struct sequence *s, uint32_t capacity)
+{
+	return policy == POLICY_S3FIFO ? naive_s3fifo(s, capacity) :
+		policy == POLICY_PROBATION ? naive_probation(s, capacity) : naive_hits(policy, s, capacity);
+}
+
 /* The page cache without hints is SIEVE; with readahead it is only said to end. */
 static bool check_cache(uint64_t seed, const struct sequence *s, uint32_t capacity)
 {
@@ -284,20 +333,19 @@ bool policies_check(void)
 
 		make(&s, &x, 1 + next_random(&x) % LENGTH_MAX, 1 + (uint32_t)(next_random(&x) % UNITS_MAX));
 		for (enum policy p = 0; p < POLICIES; p++) {
-			uint64_t hits = policy_hits(p, &s, capacity, false);
+			uint64_t hits = policy_hits(p, &s, capacity, HINT_NOTHING);
 
-			if (!same(policy_name(p), seed, &s, capacity, hits,
-				    p == POLICY_S3FIFO ? naive_s3fifo(&s, capacity) : naive_hits(p, &s, capacity)))
+			if (!same(policy_name(p), seed, &s, capacity, hits, naive(p, &s, capacity)))
 				return false;
 			/* Hints that nobody gives change nothing. */
-			if (p != POLICY_MIN && !same("hints", seed, &s, capacity, policy_hits(p, &s, capacity, true), hits))
+			if (p != POLICY_MIN && !same("hints", seed, &s, capacity, policy_hits(p, &s, capacity, HINT_FIRST), hits))
 				return false;
 		}
 		if (capacity >= 8 && seed % 10 == 0 && !check_cache(seed, &s, capacity))
 			return false;
 		make(&s, &x, 1 + next_random(&x) % 16, 2 + (uint32_t)(next_random(&x) % 6));
 		k = 1 + (uint32_t)(next_random(&x) % 5);
-		if (!same("MIN beside a search", seed, &s, k, policy_hits(POLICY_MIN, &s, k, false), best_hits(&s, 0, 0, k)))
+		if (!same("MIN beside a search", seed, &s, k, policy_hits(POLICY_MIN, &s, k, HINT_NOTHING), best_hits(&s, 0, 0, k)))
 			return false;
 	}
 	return true;

@@ -236,27 +236,30 @@ static void strip(const char *name, const char *to)
 
 /* ---- results ---- */
 
-/* What is replayed: the policies alone, with the queue of cold units, then the page cache. */
+/* What is replayed: the policies alone, with the hints in two ways, then the page cache. */
 struct contestant {
 	const char *name;
-	int policy; /* enum policy; -1: the page cache */
-	bool hints;
+	int policy;	/* enum policy; -1: the page cache */
+	enum hint hint; /* page cache: HINT_FIRST is as recorded */
 	unsigned readahead;
 };
 static const struct contestant contestants[] = {
-	{"LRU", POLICY_LRU, false, 0},
-	{"FIFO", POLICY_FIFO, false, 0},
-	{"CLOCK", POLICY_CLOCK, false, 0},
-	{"SIEVE", POLICY_SIEVE, false, 0},
-	{"S3-FIFO", POLICY_S3FIFO, false, 0},
-	{"optimum", POLICY_MIN, false, 0},
-	{"LRU, cold first", POLICY_LRU, true, 0},
-	{"SIEVE, cold first", POLICY_SIEVE, true, 0},
-	{"S3-FIFO, cold first", POLICY_S3FIFO, true, 0},
-	{"pinfs without hints", -1, false, 0},
-	{"pinfs", -1, true, 0},
-	{"pinfs, readahead, no hints", -1, false, 2},
-	{"pinfs, readahead", -1, true, 2},
+	{"LRU", POLICY_LRU, HINT_NOTHING, 0},
+	{"FIFO", POLICY_FIFO, HINT_NOTHING, 0},
+	{"CLOCK", POLICY_CLOCK, HINT_NOTHING, 0},
+	{"SIEVE", POLICY_SIEVE, HINT_NOTHING, 0},
+	{"S3-FIFO", POLICY_S3FIFO, HINT_NOTHING, 0},
+	{"SIEVE, probation", POLICY_PROBATION, HINT_NOTHING, 0},
+	{"optimum", POLICY_MIN, HINT_NOTHING, 0},
+	{"SIEVE, cold first", POLICY_SIEVE, HINT_FIRST, 0},
+	{"SIEVE, cold forgets", POLICY_SIEVE, HINT_FORGET, 0},
+	{"S3-FIFO, cold forgets", POLICY_S3FIFO, HINT_FORGET, 0},
+	{"probation, cold first", POLICY_PROBATION, HINT_FIRST, 0},
+	{"probation, cold forgets", POLICY_PROBATION, HINT_FORGET, 0},
+	{"pinfs without hints", -1, HINT_NOTHING, 0},
+	{"pinfs", -1, HINT_FIRST, 0},
+	{"pinfs, readahead, no hints", -1, HINT_NOTHING, 2},
+	{"pinfs, readahead", -1, HINT_FIRST, 2},
 };
 
 struct size {
@@ -296,14 +299,14 @@ static void parse_sizes(struct run *run, char *text)
 /* The share of all accesses that were hits; units read go to *ret_reads. */
 static double contest(const struct input *in, const struct contestant *c, uint32_t units, uint64_t *ret_reads)
 {
-	struct cache_replay how = {.readahead_threads = c->readahead, .hints = c->hints, .unit_size = in->unit_size,
+	struct cache_replay how = {.readahead_threads = c->readahead, .hints = c->hint == HINT_FIRST, .unit_size = in->unit_size,
 		.mapping = in->mapping, .number = in->number, .mappings = in->mappings};
 	struct cache_replay_result r;
 
 	if (c->policy < 0) {
 		cache_replay(&how, &in->seq, units, &r);
 	} else {
-		r.hits = policy_hits((enum policy)c->policy, &in->seq, units, c->hints);
+		r.hits = policy_hits((enum policy)c->policy, &in->seq, units, c->hint);
 		r.reads = in->seq.count - r.hits;
 	}
 	*ret_reads = r.reads;
@@ -321,7 +324,7 @@ static void begin(const struct run *run, const struct input *in)
 		format_size((uint64_t)in->seq.units * in->unit_size, all, sizeof(all)),
 		100.0 * (double)in->found_hits / (double)in->seq.count, in->lost ? "; events are missing" : "",
 		in->complete ? "" : "; the end is missing");
-	printf("%-27s", "cache");
+	printf("%-28s", "cache");
 	for (unsigned i = 0; i < run->count; i++) {
 		char text[32];
 
@@ -375,14 +378,17 @@ static void replay(struct run *run, const struct input *in)
 		if (c->policy < 0 && run->simulate)
 			continue;
 		if (run->format == TABLE)
-			printf("%-27s", c->name);
+			printf("%-28s", c->name);
 		for (unsigned i = 0; i < run->count; i++)
-			if (run->sizes[i].units)
-				result(run, in, c, &run->sizes[i], contest(in, c, run->sizes[i].units, &reads[i]), reads[i]);
-			else if (run->format == TABLE)
+			if (run->sizes[i].units) {
+				double ratio = contest(in, c, run->sizes[i].units, &reads[i]);
+
+				result(run, in, c, &run->sizes[i], ratio, reads[i]);
+			} else if (run->format == TABLE) {
 				printf(" %9s", "");
+			}
 		if (run->format == TABLE && c->readahead) {
-			printf("\n%-27s", "  units read per access");
+			printf("\n%-28s", "  units read per access");
 			for (unsigned i = 0; i < run->count; i++)
 				if (run->sizes[i].units)
 					printf("   %6.3f", (double)reads[i] / (double)in->seq.count);
