@@ -294,8 +294,34 @@ const struct actor failing_actors[] = {
 };
 const unsigned failing_actor_count = ARRAY_SIZE(failing_actors);
 
+static void page_write(struct world *w)
+{
+	world_write_page(w, 0);
+}
+
+static void page_write_other(struct world *w)
+{
+	world_write_page(w, 1);
+}
+
+static void fault_both(struct world *w)
+{
+	world_load(w, 0, SHARED_AT);
+	world_load(w, 0, SHARED_AT + PAGE);
+}
+
+const struct actor page_actors[] = {
+	{"page-write", page_write, false, false, false, "R1 R2 R13"},
+	{"page-write-other", page_write_other, false, false, false, "R1 R2 R13"},
+	{"fault-both", fault_both, false, false, false, "R6 R7 R9"},
+};
+const unsigned page_actor_count = ARRAY_SIZE(page_actors);
+
 const struct actor *actor_find(const char *name)
 {
+	for (unsigned i = 0; i < page_actor_count; i++)
+		if (!strcmp(page_actors[i].name, name))
+			return &page_actors[i];
 	for (unsigned i = 0; i < actor_count; i++)
 		if (!strcmp(actors[i].name, name))
 			return &actors[i];

@@ -19,6 +19,9 @@ extern const unsigned actor_count;
 /* What the disk does to them: in the scenarios about that only. */
 extern const struct actor failing_actors[];
 extern const unsigned failing_actor_count;
+/* On the whole file: where its pages are one unit, or a fault maps both. */
+extern const struct actor page_actors[];
+extern const unsigned page_actor_count;
 /* By name; ends the program if there is none. */
 const struct actor *actor_find(const char *name);
 

@@ -219,6 +219,67 @@ static void add_tight(struct list *l)
 	}
 }
 
+/* Not by whole units: late stores of a device into a hole (R5). */
+static bool exact_in_units(const struct actor *a, const struct actor *b)
+{
+	return a != actor_find("punch") || (b != actor_find("direct-read") && b != actor_find("long-pin") &&
+		b != actor_find("pin-nowait"));
+}
+
+/* The file is one unit of two pages, of which one is written whole while nothing is in the cache. */
+static void add_units(struct list *l)
+{
+	static const char *const with[] = {"page-write-other", "read-fault", "fuse-read-other", "fuse-write", "writeback", "fsync",
+		"truncate-grow", "punch", "reclaim", "invalidate", "direct-read", "read-error", "write-error", "no-space"};
+	const struct actor *who[3];
+
+	for (unsigned n = 0; n < 2; n++) {
+		who[0] = actor_find(n ? "page-write-other" : "page-write");
+		for (unsigned i = 0; i < actor_count; i++) {
+			struct scenario *s;
+
+			who[1] = &actors[i];
+			if (who[1]->xip || who[1]->child)
+				continue;
+			s = scenario_new("unit:", who, 2, COLD);
+			s->options.one_unit = true;
+			s->program.bound = 2;
+			list_add(l, s);
+		}
+	}
+	who[0] = actor_find("page-write");
+	for (size_t i = 0; i < ARRAY_SIZE(with); i++) {
+		for (size_t k = i; k < ARRAY_SIZE(with); k++) {
+			struct scenario *s;
+
+			who[1] = actor_find(with[i]);
+			who[2] = actor_find(with[k]);
+			if (!exact_in_units(who[1], who[2]) || !exact_in_units(who[2], who[1]))
+				continue;
+			s = scenario_new("unit:", who, 3, COLD);
+			s->options.one_unit = true;
+			s->program.bound = 1;
+			list_add(l, s);
+		}
+	}
+}
+
+/* Both pages are in the cache, and a fault on one maps the other, too. */
+static void add_around(struct list *l)
+{
+	for (unsigned i = 0; i < actor_count; i++) {
+		const struct actor *who[] = {actor_find("fault-both"), &actors[i]};
+		struct scenario *s;
+
+		if (who[1]->xip || who[1]->child)
+			continue;
+		s = scenario_new("around:", who, 2, COLD);
+		s->options.populate = s->options.around = true;
+		s->program.bound = 2;
+		list_add(l, s);
+	}
+}
+
 /* Too many orders to try them all: for random runs. */
 static void add_fours(struct list *l)
 {
@@ -295,6 +356,8 @@ void scenarios_rules(struct list *l)
 	add_oom(l);
 	add_failing(l);
 	add_tight(l);
+	add_units(l);
+	add_around(l);
 	add_fours(l);
 }
 

@@ -25,7 +25,7 @@ static void word_set(struct world *w, struct page_model *p, struct word *word, u
 {
 	w->now++;
 	for (unsigned i = 0; !p->leaving && i < word->count; i++)
-		if (word->values[i].died == UINT32_MAX)
+		if (word->values[i].died == UINT32_MAX && !word->values[i].pending)
 			word->values[i].died = w->now;
 	word_add(w, word, v);
 }
@@ -127,6 +127,7 @@ static void observe(void *context, uint64_t addr, bool write, uint64_t value)
 static void owner_read(void *owner, uint64_t first, unsigned count, struct cache_fill *fills)
 {
 	struct world *w = owner;
+	unsigned pages = w->unit / PAGE;
 
 	explore_point("reads the disk");
 	for (unsigned i = 0; i < count; i++) {
@@ -137,12 +138,12 @@ static void owner_read(void *owner, uint64_t first, unsigned count, struct cache
 			w->owner.short_reads--;
 			fills[i].len = 8;
 		}
-		if (fills[i].error || fills[i].len < PAGE) {
+		if (fills[i].error || fills[i].len < w->unit) {
 			w->owner.reads_failed++;
 			w->owner.failed_by[explore_self()]++;
 		}
 		if (!fills[i].error)
-			memcpy(fills[i].data, w->owner.disk[first + i], fills[i].len);
+			memcpy(fills[i].data, w->owner.disk[(first + i) * pages], fills[i].len);
 	}
 }
 
@@ -276,6 +277,7 @@ void world_begin(struct world *w, const struct world_options *o)
 	mutex_init(&w->guard, LOCK_TEST);
 	explore_name(&w->inode, sizeof(w->inode), "the inode lock");
 	w->pages = PAGES;
+	w->unit = o->one_unit ? PAGES * PAGE : PAGE;
 	for (unsigned p = 0; p < PAGES; p++) {
 		for (unsigned k = 0; k < WORDS; k++) {
 			w->owner.disk[p][k] = w->image[p][k] = 10 * (p + 1) + k;
@@ -285,15 +287,15 @@ void world_begin(struct world *w, const struct world_options *o)
 	for (unsigned k = 0; k < WORDS; k++)
 		word_set(w, &w->anon[0], &w->anon[0].words[k], 0);
 	explore_check(cache_new(&co, &w->cache) == 0 &&
-		cache_mapping_new(w->cache, o->xip ? &xip_ops : &file_ops, w, PAGE, PAGES * PAGE, 0, &w->file) == 0,
+		cache_mapping_new(w->cache, o->xip ? &xip_ops : &file_ops, w, w->unit, PAGES * PAGE, 0, &w->file) == 0,
 		"no memory");
 	explore_check(space_new(w, 0) == 0 && mm_new(w->cache, &soft_mmu_ops, w->mmu[0], &w->mm[0]) == 0 &&
 		mm_map(w->mm[0], SHARED_AT, PAGES * PAGE, VM_READ | VM_WRITE | VM_SHARED | (o->around ? 0 : VM_RANDOM), w->file, 0,
 			&xip) == 0 &&
 		mm_map(w->mm[0], ANON_AT, PAGE, VM_READ | VM_WRITE, NULL, 0, NULL) == 0, "no memory");
 	w->anon_mapped[0] = true;
-	for (unsigned p = 0; o->populate && p < PAGES; p++) {
-		explore_check(cache_get(w->file, p, &ref) == 0, "can't read");
+	for (unsigned p = 0; o->populate && p < PAGES; p += w->unit / PAGE) {
+		explore_check(cache_get(w->file, p * PAGE / w->unit, &ref) == 0, "can't read");
 		cache_put(w->file, &ref, CACHE_KEEP);
 	}
 	/* What is populated when it is mapped comes by faults again after that. */
@@ -456,7 +458,7 @@ void world_read(struct world *w, unsigned page)
 {
 	unsigned before = w->owner.reads_over;
 	struct cache_ref ref;
-	int r = read_over(w, cache_get(w->file, page, &ref), before);
+	int r = read_over(w, cache_get(w->file, page * PAGE / w->unit, &ref), before);
 
 	if (r < 0) {
 		explore_check(r == -EIO || r == -ENOMEM, "a read fails with %d", r);
@@ -468,41 +470,58 @@ void world_read(struct world *w, unsigned page)
 		/* What has left the file while it was referenced is as it was. */
 		if (!folio_attached(ref.folio, w->file))
 			break;
-		memcpy(&v, ref.data + 8 * k, 8);
+		memcpy(&v, ref.data + page * PAGE % w->unit + 8 * k, 8);
 		word_is(w, &w->file_pages[page], &w->file_pages[page].words[k], v, "a read");
 	}
 	cache_put(w->file, &ref, CACHE_KEEP);
 }
 
 /* Under the inode lock, so nothing leaves the file meanwhile; other words of the page may change. */
-static void write_word(struct world *w, unsigned page, uint64_t v)
+static void write_words(struct world *w, unsigned page, unsigned first, unsigned count, const uint64_t *values)
 {
-	struct page_model *p = &w->file_pages[page];
-	struct word *word = &p->words[1];
+	struct word *words = &w->file_pages[page].words[first];
 	unsigned before = w->owner.reads_over;
-	struct value *mine;
+	struct value *mine[WORDS];
 	bool written;
 
-	/* It may be seen from some moment on in here, and is all that is there afterwards. */
+	/* They may be seen from some moment on in here; what was there before is gone afterwards. */
 	w->now++;
-	mine = word_add(w, word, v);
-	mine->pending = true;
+	for (unsigned k = 0; k < count; k++) {
+		mine[k] = word_add(w, &words[k], values[k]);
+		mine[k]->pending = true;
+	}
 	w->pages = MAX(w->pages, page + 1);
-	written = read_over(w, cache_write(w->file, page * PAGE + 8, &v, 8), before) == 0;
+	written = read_over(w, cache_write(w->file, page * PAGE + 8 * first, values, 8 * count), before) == 0;
 	w->now++;
-	mine->pending = false;
-	for (unsigned i = 0; written && i < word->count; i++)
-		if (&word->values[i] != mine && word->values[i].died == UINT32_MAX)
-			word->values[i].died = w->now;
-	if (!written)
-		mine->died = mine->born;
-	explore_check(!written || cache_size(w->file) >= (page + 1) * PAGE, "a write did not make the file longer");
+	for (unsigned k = 0; k < count; k++) {
+		mine[k]->pending = false;
+		for (unsigned i = 0; written && i < words[k].count; i++)
+			if (words[k].values[i].born < mine[k]->born && words[k].values[i].died == UINT32_MAX)
+				words[k].values[i].died = w->now;
+		if (!written)
+			mine[k]->died = mine[k]->born;
+	}
+	explore_check(!written || cache_size(w->file) >= page * PAGE + 8 * (first + count), "a write did not make the file longer");
+}
+
+void world_write_page(struct world *w, unsigned page)
+{
+	uint64_t values[WORDS];
+
+	mutex_lock(&w->inode);
+	for (unsigned k = 0; k < WORDS; k++)
+		values[k] = world_value(w);
+	write_words(w, page, 0, WORDS, values);
+	mutex_unlock(&w->inode);
 }
 
 void world_write(struct world *w, unsigned page)
 {
+	uint64_t v;
+
 	mutex_lock(&w->inode);
-	write_word(w, page, world_value(w));
+	v = world_value(w);
+	write_words(w, page, 1, 1, &v);
 	mutex_unlock(&w->inode);
 }
 
@@ -513,7 +532,7 @@ void world_write_from_mapping(struct world *w, unsigned page)
 	mutex_lock(&w->inode);
 	/* The kernel copies from the program's memory, and may have to fault it in. */
 	if (over(w, soft_load(w->mm[0], SHARED_AT + page * PAGE, &v)) == 0)
-		write_word(w, page, v);
+		write_words(w, page, 1, 1, &v);
 	mutex_unlock(&w->inode);
 }
 

@@ -84,6 +84,7 @@ struct world {
 
 	uint32_t now; /* events */
 	uint64_t stored; /* values given out */
+	unsigned unit;	 /* bytes of the file's units in the cache */
 	unsigned pages;	 /* of the file; more while it becomes shorter */
 	struct page_model file_pages[PAGES];
 	struct page_model anon[SPACES];
@@ -100,6 +101,7 @@ struct world_options {
 	bool dirty;	   /* and has been stored to, as the private page */
 	bool child;	   /* there is a child that has touched nothing so far */
 	bool around;	   /* faults map neighbours, too */
+	bool one_unit;	   /* the file's pages are one unit of the cache */
 	bool shared_once;  /* the private page was shared with a child that is gone */
 	bool tight;	   /* all frames but `spare` are taken, also by this */
 	unsigned spare;
@@ -122,6 +124,8 @@ int world_dma(struct world *w, unsigned space, uint64_t addr, unsigned flags, un
 /* Pins a page, and the device loads its first word: store: after the program has stored there. */
 int world_dma_load(struct world *w, unsigned space, uint64_t addr, bool store);
 void world_write(struct world *w, unsigned page);
+/* All of a page, which needs no read. */
+void world_write_page(struct world *w, unsigned page);
 /* A write whose bytes come from a mapping of the same file. */
 void world_write_from_mapping(struct world *w, unsigned page);
 void world_read(struct world *w, unsigned page);
