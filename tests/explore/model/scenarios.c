@@ -242,7 +242,7 @@ static void add_units(struct list *l)
 			if (who[1]->xip || who[1]->child)
 				continue;
 			s = scenario_new("unit:", who, 2, COLD);
-			s->options.one_unit = true;
+			s->options.one_unit = s->options.around = true;
 			s->program.bound = 2;
 			list_add(l, s);
 		}
@@ -257,7 +257,7 @@ static void add_units(struct list *l)
 			if (!exact_in_units(who[1], who[2]) || !exact_in_units(who[2], who[1]))
 				continue;
 			s = scenario_new("unit:", who, 3, COLD);
-			s->options.one_unit = true;
+			s->options.one_unit = s->options.around = true;
 			s->program.bound = 1;
 			list_add(l, s);
 		}
