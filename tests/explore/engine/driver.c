@@ -44,8 +44,8 @@ static bool number_option(const char *text, uint64_t min, uint64_t max, uint64_t
 	return false;
 }
 
-enum { OPT_LIST = 256, OPT_JOBS, OPT_FULL, OPT_BOUND, OPT_SCHEDULES, OPT_TIME, OPT_MEMORY, OPT_RANDOM, OPT_SEED, OPT_DEPTH, OPT_REPLAY,
-	OPT_NO_PRUNE, OPT_NO_HOLD, OPT_STORIES, OPT_JSON };
+enum { OPT_LIST = 256, OPT_JOBS, OPT_FULL, OPT_BOUND, OPT_SCHEDULES, OPT_TIME, OPT_MEMORY, OPT_RANDOM, OPT_SEED, OPT_DEPTH,
+	OPT_REPLAY, OPT_NO_PRUNE, OPT_NO_HOLD, OPT_STORIES, OPT_JSON };
 
 static const struct option long_options[] = {
 	{"list", no_argument, NULL, OPT_LIST},

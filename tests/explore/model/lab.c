@@ -68,12 +68,13 @@ static void say(const char *title, const char *text)
 static const char *beginning(const struct scenario *s)
 {
 	if (s->options.shared_once)
-		return "At the beginning page 0 of the file (frame 0) is in the cache, mapped and dirty; the private page (frame 2) has been shared "
-		       "with a child that is gone again.";
+		return "At the beginning page 0 of the file (frame 0) is in the cache, mapped and dirty; the private page (frame 2) "
+		       "has been shared with a child that is gone again.";
 	if (s->options.xip)
 		return "At the beginning the file's pages lie in place in the image, and nothing is mapped so far.";
 	if (s->options.dirty)
-		return "At the beginning page 0 of the file (frame 0) and a private page (frame 2) are in memory, mapped and stored to (101, 102).";
+		return "At the beginning page 0 of the file (frame 0) and a private page (frame 2) are in memory, mapped and "
+		       "stored to (101, 102).";
 	if (s->options.map)
 		return "At the beginning the file's pages are in the cache (frames 0 and 1), clean; page 0 is mapped, read-only.";
 	return "At the beginning nothing is in the cache, and nothing is mapped.";
@@ -126,7 +127,8 @@ static bool say_real(const struct explore_program *real, unsigned cost, const ch
 	return ok;
 }
 
-static int tell(const struct losing *d, const struct explore_program *p, const struct explore_program *real, const char *self)
+static int tell(const struct losing *d, const struct explore_program *p, const struct explore_program *real,
+	const char *self)
 {
 	const struct explore_options options = {.bound = p->bound};
 	struct explore_result r;

@@ -93,7 +93,8 @@ const struct losing losing[LETTERS] = {
 			"once, and touch only the page that they reference. What you see here is the race that is not accounted for.",
 		.shown = "The fault drops the lock to read the disk. Meanwhile munmap marks the range as changed, and takes its "
 			 "pages away; nothing is mapped there so far. Then the fault goes on where it was, though the sequence "
-			 "count is 1 by now and was 0, and maps the page into a range that is going away. Expected: after munmap nothing can be loaded there.",
+			 "count is 1 by now and was 0, and maps the page into a range that is going away. "
+			 "Expected: after munmap nothing can be loaded there.",
 	},
 	{
 		LOSING("busy-is-success", busy_is_success), .who = {"xip-load", "xip-store"}, .start = COLD,

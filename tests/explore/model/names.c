@@ -107,8 +107,8 @@ static struct table *below(const struct table *t, unsigned i)
 static const char *const entry_readers[] = {"mm_pin_fast", "pin_locked", "fault_once", "install_file", "install_private",
 	"xip_fault", "fork_entry", NULL};
 
-static enum explore_interest table_object(const struct table *t, unsigned level, uint64_t addr, const char *who, const void *p,
-	const char *function, char *buf, size_t size)
+static enum explore_interest table_object(const struct table *t, unsigned level, uint64_t addr, const char *who,
+	const void *p, const char *function, char *buf, size_t size)
 {
 	uint64_t step = (uint64_t)CACHE_PAGE_SIZE << level * MM_TABLE_SHIFT;
 
@@ -186,8 +186,8 @@ static enum explore_interest range_object(const struct mm *mm, const struct vma 
 	return !found && inside(p, v, sizeof(*v)) ? range_word(v, who, p, function, buf, size) : found;
 }
 
-__attribute__((no_sanitize_address)) static enum explore_interest range_known(const struct mm *mm, const char *who, const void *p, const char *function, char *buf,
-	size_t size)
+__attribute__((no_sanitize_address)) static enum explore_interest range_known(const struct mm *mm, const char *who,
+	const void *p, const char *function, char *buf, size_t size)
 {
 	for (size_t i = 0; i < ARRAY_SIZE(known) && known[i].vma; i++)
 		if (inside(p, known[i].vma, sizeof(*known[i].vma)) && known[i].vma->mm == mm && known[i].vma->start == known[i].start)
@@ -206,8 +206,8 @@ static bool is_translation(const struct world *w, unsigned space, const void *p)
 	return w->mmu[space] && inside(p, translations(w->mmu[space]), WINDOW_PAGES * sizeof(struct a64));
 }
 
-static enum explore_interest space_object(const struct world *w, unsigned space, const void *p, const char *function, char *buf,
-	size_t size)
+static enum explore_interest space_object(const struct world *w, unsigned space, const void *p, const char *function,
+	char *buf, size_t size)
 {
 	const struct scenario *s = explore_param();
 	const struct mm *mm = w->mm[space];

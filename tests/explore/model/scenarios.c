@@ -331,7 +331,8 @@ static void add_design(struct list *l, const struct losing *d, bool real)
 		who[n] = actor_find(d->who[n]);
 	s = scenario_new("", who, n, d->start);
 	snprintf(s->name, sizeof(s->name), "%s%s", real ? "rules:" : "", d->name);
-	snprintf(s->text, sizeof(s->text), "%s%s", real ? "the same threads on the real rules, which don't do this: " : "", losing_instead(d));
+	snprintf(s->text, sizeof(s->text), "%s%s", real ? "the same threads on the real rules, which don't do this: " : "",
+		losing_instead(d));
 	s->locks = d->locks;
 	s->counts = d->counts;
 	s->ranges = d->ranges;
