@@ -29,7 +29,7 @@ static const struct group {
 		{"dump", cmd_dump, "IMAGE", "the structure of an image, piece by piece", "debug hexdump"},
 	}},
 	{"For those who work on filesystems and memory management", {
-		{"lab", cmd_lab, "NAME | --list | --rules", "see designs of a page cache fail, and the rules hold", "explore test explorer"},
+		{"lab", cmd_lab, "NAME...", "see designs of a page cache fail, and the rules hold", "explore test explorer"},
 	}},
 };
 
