@@ -3,10 +3,10 @@
  * SIEVE: Zhang et al., NSDI 2024. S3-FIFO: Yang et al., SOSP 2023, with a small queue of a tenth, two bits of frequency, and
  * as many ghosts as the main queue has units. CLOCK has one bit.
  *
- * Probation: new units come into a queue of their own, of three tenths of the cache. What is used there soon after it came is
- * used by whoever it came for (a unit holds several small files, or much of a program), and says nothing: uses count only when
- * units for nine fortieths of the cache have come since. At the end of the queue a unit that was used goes on into the main
- * queue, which is SIEVE; others go. The window is that of Clock2Q+ (Zhai et al., VLDB 2026).
+ * Probation: new units come into a queue of their own, of a quarter of the cache, but of 24 units if it has as many. What is
+ * used there soon after it came is used by whoever it came for (a unit holds several small files, or much of a program), and
+ * says nothing: uses count only when three quarters as many units have come since. At the end of the queue a unit that was
+ * used goes on into the main queue, which is SIEVE; others go. The window is that of Clock2Q+ (Zhai et al., VLDB 2026).
  */
 #include "policies.h"
 
@@ -296,9 +296,9 @@ static void sim_init(struct sim *s, enum policy policy, const struct sequence *s
 		s->promoting = 2;
 		s->ghosts = capacity - capacity / 10;
 	} else if (policy == POLICY_PROBATION) {
-		s->share = MAX(capacity * 3 / 10, 1u);
+		s->share = MAX(MIN(MAX(capacity / 4, 24u), capacity * 9 / 10), 1u);
 		s->promoting = 1;
-		s->window = capacity * 9 / 40;
+		s->window = s->share * 3 / 4;
 	}
 	s->newer = must_alloc(seq->units, sizeof(*s->newer));
 	s->older = must_alloc(seq->units, sizeof(*s->older));

@@ -5,9 +5,9 @@
  */
 #include "policies.h"
 
-#define CAPACITY_MAX 40
-#define UNITS_MAX 60
-#define LENGTH_MAX 400
+#define CAPACITY_MAX 140
+#define UNITS_MAX 200
+#define LENGTH_MAX 800
 
 struct item {
 	uint32_t id;
@@ -202,10 +202,15 @@ static uint64_t naive_s3fifo(const struct sequence *s, uint32_t capacity)
 static uint64_t naive_probation(const struct sequence *s, uint32_t capacity)
 {
 	static struct string small, large;
-	int age[UNITS_MAX] = {0}, hand = 0, share = MAX((int)capacity * 3 / 10, 1), window = (int)capacity * 9 / 40;
+	int age[UNITS_MAX] = {0}, hand = 0, share = (int)capacity / 4, window;
 	bool used[UNITS_MAX] = {false};
 	uint64_t hits = 0;
 
+	if (share < 24)
+		share = (int)capacity * 9 / 10 < 24 ? (int)capacity * 9 / 10 : 24;
+	if (share == 0)
+		share = 1;
+	window = share * 3 / 4;
 	small.n = large.n = 0;
 	for (size_t i = 0; i < s->count; i++) {
 		uint32_t id = s->accesses[i].id;
