@@ -48,7 +48,7 @@ struct trace_event {
 	uint64_t a, b;
 };
 
-/* What an access finds: the unit; somebody who is reading it; nothing. Of `put`: enum cache_hint. */
+/* What an access finds: the unit; somebody who is reading it; nothing. */
 enum trace_found { TRACE_HIT, TRACE_WAITED, TRACE_MISSED };
 
 /* The second number of `access` and `put`. */
