@@ -46,7 +46,7 @@ static void usage(FILE *out)
 	      "      --self-check      compare the policies with naive ones over random sequences\n", out);
 }
 
-static void die(const char *name, const char *what)
+__attribute__((noreturn)) static void die(const char *name, const char *what)
 {
 	fprintf(stderr, "replay: %s: %s\n", name, what);
 	exit(2);
