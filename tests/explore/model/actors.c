@@ -272,6 +272,22 @@ static void sync_twice(struct world *w)
 	world_sync_file(w, &f);
 }
 
+/* Each of two open files hears of each failure. */
+static void two_files_hear(struct world *w)
+{
+	struct world_file a, b;
+
+	world_open(w, &a);
+	world_open(w, &b);
+	for (unsigned i = 0; i < 2; i++) {
+		world_store(w, 0, SHARED_AT);
+		w->owner.fail_writes = 1;
+		world_sync_file(w, &a);
+		world_sync_file(w, &b);
+	}
+	world_sync_file(w, &b);
+}
+
 static void pinned_write_fails(struct world *w)
 {
 	uint32_t frame;
@@ -290,6 +306,7 @@ const struct actor failing_actors[] = {
 	{"write-torn", write_is_torn, false, false, false, "R13"},
 	{"write-error-twice", write_fails_twice, false, false, false, "R13"},
 	{"fsync-twice", sync_twice, false, false, false, "R13"},
+	{"two-files", two_files_hear, false, false, false, "R13"},
 	{"pinned-write-error", pinned_write_fails, false, false, false, "R3 R13"},
 };
 const unsigned failing_actor_count = ARRAY_SIZE(failing_actors);

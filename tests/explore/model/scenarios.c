@@ -135,6 +135,16 @@ static bool writes_back(const struct actor *a)
 	return a == actor_find("writeback") || a == actor_find("fsync") || a == actor_find("write-error");
 }
 
+/* Where two who write back meet, it may take both to be interrupted; once the first of them twice. */
+static unsigned failing_bound(const struct actor *failing, const struct actor *with, enum start start)
+{
+	bool fails = with >= failing_actors && with < failing_actors + failing_actor_count;
+
+	if (failing == actor_find("write-error-twice") && with == actor_find("writeback"))
+		return 3;
+	return start == DIRTY && (fails || writes_back(with)) ? 2 : 1;
+}
+
 /* Disks that fail, with each other and with everybody. */
 static void add_failing(struct list *l)
 {
@@ -158,8 +168,7 @@ static void add_failing(struct list *l)
 				if (start == CLEAN)
 					continue;
 				s = scenario_new("io:", who, 2, start);
-				/* Where two who write back meet, it may take both to be interrupted. */
-				s->program.bound = start == DIRTY && (k >= actor_count || writes_back(with)) ? 2 : 1;
+				s->program.bound = failing_bound(who[0], with, start);
 				list_add(l, s);
 			}
 		}

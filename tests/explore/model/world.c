@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 #include "model/world.h"
 
+#include "base/mem.h"
+
 struct variants explore_variants;
 
 /* ---- the oracle: values of a word ---- */
@@ -168,6 +170,7 @@ static void owner_mkwrite_undo(void *owner, uint64_t page, unsigned count)
 {
 	struct world *w = owner;
 
+	explore_point("gives space back");
 	for (unsigned i = 0; i < count; i++)
 		explore_check(w->owner.reserved[page + i]-- > 0, "page %ju gives back what was not reserved",
 			(uintmax_t)page + i);
@@ -212,6 +215,7 @@ static void owner_cut(void *owner, uint64_t from, uint64_t to)
 {
 	struct world *w = owner;
 
+	explore_point("drops the file's bytes");
 	for (uint64_t p = from / PAGE; p < PAGES && p * PAGE < to; p++) {
 		memset(w->owner.disk[p], 0, PAGE);
 		w->owner.moved[p] = true;
@@ -240,6 +244,32 @@ static const struct cache_ops xip_ops = {
 	.cut = owner_cut,
 	.in_place = owner_in_place,
 };
+
+/* ---- the software MMU, but a back end that needs memory for pages of a file ---- */
+
+static int world_install(struct mm *mm, uint64_t addr, struct mmu_page page, bool writable)
+{
+	if (addr < ANON_AT && page.frame != FRAME_NONE) {
+		void *p = mem_alloc(8);
+
+		if (!p)
+			return -ENOMEM;
+		mem_free(p);
+	}
+	return soft_mmu_ops.install(mm, addr, page, writable);
+}
+
+static void world_protect(struct mm *mm, uint64_t addr, unsigned pages)
+{
+	soft_mmu_ops.protect(mm, addr, pages);
+}
+
+static void world_zap(struct mm *mm, uint64_t addr, unsigned pages)
+{
+	soft_mmu_ops.zap(mm, addr, pages);
+}
+
+static const struct mmu_ops world_mmu = {.install = world_install, .protect = world_protect, .zap = world_zap};
 
 /* ---- beginning and end ---- */
 
@@ -289,7 +319,7 @@ void world_begin(struct world *w, const struct world_options *o)
 	explore_check(cache_new(&co, &w->cache) == 0 &&
 		cache_mapping_new(w->cache, o->xip ? &xip_ops : &file_ops, w, w->unit, PAGES * PAGE, 0, &w->file) == 0,
 		"no memory");
-	explore_check(space_new(w, 0) == 0 && mm_new(w->cache, &soft_mmu_ops, w->mmu[0], &w->mm[0]) == 0 &&
+	explore_check(space_new(w, 0) == 0 && mm_new(w->cache, &world_mmu, w->mmu[0], &w->mm[0]) == 0 &&
 		mm_map(w->mm[0], SHARED_AT, PAGES * PAGE, VM_READ | VM_WRITE | VM_SHARED | (o->around ? 0 : VM_RANDOM), w->file, 0,
 			&xip) == 0 &&
 		mm_map(w->mm[0], ANON_AT, PAGE, VM_READ | VM_WRITE, NULL, 0, NULL) == 0, "no memory");
