@@ -393,18 +393,31 @@ static int writeback_range(struct cache_mapping *m, uint64_t first, uint64_t end
 /* A few: whoever does it wants memory, not to clean up. */
 #define MEMORY_PAGES 32u
 
-/* Some mapping writes at most about `most` of its dirty pages. How many; or -errno, if it could not. */
+/* Some mapping writes at most about `most` of its dirty pages. How many; or -errno, if none could. */
 static int writeback_some(struct cache *c, enum purpose why, unsigned most)
 {
-	struct cache_mapping *m = mapping_next_dirty(c);
-	unsigned written = 0;
-	int r;
+	struct cache_mapping *m;
+	uint32_t first = 0;
+	bool round = false;
+	int r = 0;
 
-	if (!m)
-		return 0;
-	r = writeback_range(m, 0, UINT64_MAX, why, most, &written);
-	mapping_put(m);
-	return r < 0 ? r : (int)written;
+	/* Each once: all that is dirty in one may be pinned, or can't be written. */
+	while (r <= 0 && !round && (m = mapping_next_dirty(c))) {
+		unsigned written = 0;
+		int one = 0;
+
+		round = m->number == first;
+		if (!first)
+			first = m->number;
+		if (!round)
+			one = writeback_range(m, 0, UINT64_MAX, why, most, &written);
+		mapping_put(m);
+		if (one < 0)
+			r = r < 0 ? r : one;
+		else if (written)
+			r = (int)written;
+	}
+	return r;
 }
 
 bool writeback_for_memory(struct cache *c)
@@ -472,6 +485,20 @@ unsigned cache_writeback(struct cache_mapping *m, unsigned most)
 
 	writeback_range(m, 0, UINT64_MAX, FOR_AGE, most, &written);
 	return written;
+}
+
+/* Some, so that it does not come back at once. */
+#define THROTTLE_PAGES 64u
+
+void cache_throttle(struct cache_mapping *m)
+{
+	struct cache *c = m->cache;
+	unsigned written;
+
+	if (a64_read(&c->dirty) <= c->dirty_limit)
+		return;
+	counter_inc(c, throttled);
+	writeback_range(m, 0, UINT64_MAX, FOR_LESS, THROTTLE_PAGES, &written);
 }
 
 /* Waits for what others have begun to write. */

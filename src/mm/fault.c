@@ -207,6 +207,7 @@ static enum fault_result file_fault(struct fault *f, bool writable)
 	uint32_t frame;
 	int r = writable ? cache_throttle(m) : 0;
 
+	/* Before the page is dirty: its own writeback would take away what this fault is for, again and again. */
 	if (r < 0)
 		return result_of(mm->cache, r);
 	result = file_page(f, &folio);

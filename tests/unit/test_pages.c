@@ -85,7 +85,7 @@ static struct fixture begin(unsigned frames)
 {
 	struct cache_options options = {.limit = (size_t)frames * PAGE};
 	struct fixture f = {.owner = calloc(1, sizeof(*f.owner))};
-	struct soft_options soft = {.base = AT, .pages = PAGES};
+	struct soft_options soft = {.base = AT, .pages = 3 * PAGES};
 
 	assert_non_null(f.owner);
 	for (unsigned p = 0; p < PAGES; p++)
@@ -383,6 +383,39 @@ static void ranges_are_cut_and_moved(void **state)
 	end(&f);
 }
 
+/* Of three files only the last one has dirty pages that can be reclaimed once they are written. */
+static void memory_comes_from_whatever_file_has_some(void **state)
+{
+	struct fixture f = begin(24);
+	struct cache_mapping *files[2];
+	struct cache_ref ref;
+	uint32_t frames[24];
+
+	for (unsigned i = 0; i < 2; i++) {
+		assert_int_equal(cache_mapping_new(f.cache, &ops, f.owner, PAGE, PAGES * PAGE, 0, &files[i]), 0);
+		assert_int_equal(mm_map(f.mm, AT + (i + 1) * PAGES * PAGE, PAGES * PAGE, VM_READ | VM_WRITE | VM_SHARED,
+			files[i], 0, NULL), 0);
+	}
+	/* Each file has pages of the disk to itself. More are pinned than may be dirty: who stores writes only its own file's. */
+	for (unsigned i = 0; i < 4; i++)
+		assert_int_equal(cache_write(files[1], (20 + i) * PAGE, "x", 1), 0);
+	assert_int_equal(mm_pin(f.mm, AT, 10, PIN_FOR_WRITE, frames), 0);
+	assert_int_equal(mm_pin(f.mm, AT + (PAGES + 10) * PAGE, 10, PIN_FOR_WRITE, frames + 10), 0);
+	assert_int_equal(dirty(&f), 24);
+	assert_int_equal(count(&f).pgpgout, 0);
+	for (unsigned i = 0; i < 30; i++) {
+		assert_int_equal(cache_get(files[i % 2], 30 + i, &ref), 0);
+		cache_put(files[i % 2], &ref, CACHE_KEEP);
+	}
+	for (unsigned i = 0; i < 4; i++)
+		assert_int_equal(f.owner->disk[20 + i][0], 'x');
+	mm_unpin(f.mm, frames, 20, PIN_FOR_WRITE);
+	assert_int_equal(mm_unmap(f.mm, AT, 3 * PAGES * PAGE), 0);
+	for (unsigned i = 0; i < 2; i++)
+		cache_mapping_free(files[i]);
+	end(&f);
+}
+
 static void long_pins_have_a_limit(void **state)
 {
 	struct fixture f = begin(64);
@@ -674,6 +707,7 @@ int main(void)
 		cmocka_unit_test(a_shared_private_page_is_copied_where_it_has_moved_to),
 		cmocka_unit_test(a_child_gets_copies_of_pinned_pages),
 		cmocka_unit_test(ranges_are_cut_and_moved),
+		cmocka_unit_test(memory_comes_from_whatever_file_has_some),
 		cmocka_unit_test(long_pins_have_a_limit),
 		cmocka_unit_test(too_many_readers_are_refused),
 		cmocka_unit_test(too_many_writers_are_refused),

@@ -198,12 +198,16 @@ static unsigned spare_of(const struct actor *a)
 /* All of the file has one frame, so everybody waits for everybody. Nobody may do so for ever. */
 static void add_tight(struct list *l)
 {
-	static const char *const third[] = {"read-fault", "write-fault", "direct-read", "direct-write", "long-pin", "fsync",
-		"reclaim", "invalidate", "truncate-grow", "mremap"};
+	static const char *const threes[][3] = {
+		{"fuse-read-other", "direct-write", "reclaim"},
+		{"fuse-read-other", "direct-write", "invalidate"},
+		{"fuse-read-other", "fuse-read-other", "long-pin"},
+		{"fuse-read-other", "fuse-read-other", "truncate-grow"},
+	};
 	const struct actor *other = actor_find("fuse-read-other");
 
-	for (size_t i = 0; i < ARRAY_SIZE(third); i++) {
-		const struct actor *who[] = {other, other, actor_find(third[i])};
+	for (size_t i = 0; i < ARRAY_SIZE(threes); i++) {
+		const struct actor *who[] = {actor_find(threes[i][0]), actor_find(threes[i][1]), actor_find(threes[i][2])};
 		struct scenario *s = scenario_new("", who, 3, TIGHT);
 
 		s->program.bound = 2;
