@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The scenarios: actors (actors.c) in twos and threes on the real rules, and for each losing design the ones that show
+ * The scenarios: actors (actors.c) in twos and threes on the real rules; where allocations fail, where the disk does, and
+ * where there is hardly any memory; fours for random runs; and for each losing design the ones that show
  * what is wrong with it.
  */
 #include "model/scenarios.h"
