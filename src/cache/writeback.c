@@ -487,20 +487,6 @@ unsigned cache_writeback(struct cache_mapping *m, unsigned most)
 	return written;
 }
 
-/* Some, so that it does not come back at once. */
-#define THROTTLE_PAGES 64u
-
-void cache_throttle(struct cache_mapping *m)
-{
-	struct cache *c = m->cache;
-	unsigned written;
-
-	if (a64_read(&c->dirty) <= c->dirty_limit)
-		return;
-	counter_inc(c, throttled);
-	writeback_range(m, 0, UINT64_MAX, FOR_LESS, THROTTLE_PAGES, &written);
-}
-
 /* Waits for what others have begun to write. */
 static void wait_for_writers(struct cache_mapping *m, uint64_t first, uint64_t end)
 {
