@@ -19,7 +19,7 @@ int cache_new(const struct cache_options *options, struct cache **ret)
 			close(options->pressure_fd);
 		return -ENOMEM;
 	}
-	c->main = c->cold = (struct queue){FRAME_NONE, FRAME_NONE};
+	c->young = c->main = c->cold = (struct queue){FRAME_NONE, FRAME_NONE, 0};
 	c->hand = FRAME_NONE;
 	c->dirty_background = pages / DIRTY_BACKGROUND_SHARE;
 	c->dirty_limit = MAX(pages / DIRTY_SHARE, (size_t)1);

@@ -23,6 +23,7 @@
 	X(pgsteal, "folios that reclaim freed")                                                          \
 	X(pgsteal_pinned, "R4: folios that reclaim left alone, because they were pinned")                \
 	X(pgsteal_busy, "folios that reclaim left alone, because they were locked or in use")            \
+	X(pgactivate, "young or cold folios that moved into the main queue, because they were wanted again") \
 	X(pgrotated, "folios that reclaim spared, because they were wanted")                             \
 	X(pgdetach, "pages that left their file by truncation, punching or invalidation")                \
 	X(pgdetach_pinned, "R5: folios that outlive that because of pins")                               \

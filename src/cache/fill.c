@@ -54,7 +54,7 @@ int unit_complete(struct cache_mapping *m, struct folio *f, const struct cache_f
 		a32_fetch_or(&f->flags, FOLIO_FAILED);
 	} else {
 		counter_inc(c, pgpgin);
-		queue_add(c, f, false);
+		queue_add(c, f, QUEUE_YOUNG);
 	}
 	assert_folio_state(c, f);
 	folio_unlock(f);
@@ -173,6 +173,13 @@ int unit_find(struct cache_mapping *m, uint64_t unit, struct folio **ret, bool *
 	return 0;
 }
 
+/* Soon after it came it is used by whoever it came for: by one program, file for file, or page for page. */
+static bool on_probation(const struct cache *c, const struct folio *f, uint32_t flags)
+{
+	return CACHE_YOUNG_WINDOW && flags & (FOLIO_YOUNG | FOLIO_COLD) &&
+		a32_read(&c->came) - a32_read(&f->came) < a32_read(&c->young_window);
+}
+
 bool note_use(struct cache *c, struct folio *f)
 {
 	uint32_t flags = a32_read(&f->flags);
@@ -185,7 +192,7 @@ bool note_use(struct cache *c, struct folio *f)
 		if (marker)
 			a32_fetch_and(&f->flags, ~(uint32_t)FOLIO_MARKER);
 		/* Written once, read often: the word stays in every processor's cache. */
-		if (!(flags & FOLIO_VISITED))
+		if (!(flags & FOLIO_VISITED) && !on_probation(c, f, flags))
 			a32_fetch_or(&f->flags, FOLIO_VISITED);
 	}
 	return marker;
@@ -259,7 +266,7 @@ void cache_put(struct cache_mapping *m, struct cache_ref *ref, enum cache_hint h
 	trace_event(&m->cache->trace, put, f->unit, use(m, f, 0, hint));
 	if (hint == CACHE_COLD && !(a32_read(&f->flags) & FOLIO_COLD)) {
 		a32_fetch_and(&f->flags, ~(uint32_t)FOLIO_VISITED);
-		queue_add(m->cache, f, true);
+		queue_add(m->cache, f, QUEUE_COLD);
 	}
 	folio_put(m->cache, f);
 	*ref = (struct cache_ref){0};

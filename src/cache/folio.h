@@ -67,6 +67,7 @@ enum {
 	FOLIO_COLD = 1u << 8,	  /* RECLAIM lock: in the queue of those that go first */
 	FOLIO_QUEUED = 1u << 9,	  /* RECLAIM lock: in a queue */
 	FOLIO_PARKED = 1u << 10,  /* no reference is left, but pins are: the last unpin frees it */
+	FOLIO_YOUNG = 1u << 12,	  /* RECLAIM lock: in the queue of those that came last */
 	FOLIO_PRIVATE = 1u << 11, /* belongs to an address space, not to a file (src/mm) */
 };
 
@@ -98,6 +99,7 @@ struct folio {
 	uint8_t order;	      /* ARENA lock: of a free chunk */
 	uint8_t free;	      /* ARENA lock: first frame of a free chunk */
 	uint32_t cuts;	      /* while it is being read: the mapping's count when that began */
+	struct a32 came;      /* when it was queued: pages that had come before it */
 	struct a32 head;      /* each frame's: the first frame of the folio that it is in, or was in last */
 };
 _Static_assert(sizeof(struct folio) <= 64, "descriptors are one cache line");

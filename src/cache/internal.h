@@ -12,14 +12,17 @@
 #define STREAMS 8u
 #define RA_QUEUE 64u
 #define RA_THREADS_MAX 16u
-/* Cold folios are kept this long: another request for the rest of the unit may be under way. */
-#define COLD_SLACK (4u << 20)
-
 /* At most this part of the memory is dirty, if that can't be written. */
 #define CACHE_DIRTY_MOST_SHARE 2
 
+/* In per cent of the young queue's share: see on_probation(). */
+#ifndef CACHE_YOUNG_WINDOW
+#define CACHE_YOUNG_WINDOW 75u
+#endif
+
 struct queue {
 	uint32_t newest, oldest; /* frames */
+	uint32_t pages;
 };
 
 /* One counter, beside others that other threads count: the groups keep them apart. */
@@ -63,11 +66,14 @@ struct cache {
 	uint32_t mappings_dirty;	 /* mappings_lock: the last one that mapping_next_dirty() gave */
 
 	struct mutex reclaim_lock;
-	struct queue main; /* reclaim_lock. SIEVE: newest first; the hand walks from the oldest to the newest */
-	struct queue cold; /* reclaim_lock. First in, first out */
-	uint32_t hand;	   /* reclaim_lock */
-	uint32_t queued;   /* reclaim_lock: folios in both */
-	struct a64 cold_bytes;
+	struct queue young, cold; /* reclaim_lock. First in, first out */
+	struct queue main;	  /* reclaim_lock. SIEVE: newest first; the hand walks from the oldest to the newest */
+	uint32_t hand;		  /* reclaim_lock */
+	uint32_t queued;	  /* reclaim_lock: folios in all of them */
+	struct a32 came;	  /* changes under reclaim_lock: pages that have come so far */
+	struct a32 cold_pages;	  /* changes under reclaim_lock */
+	/* Pages: of the young (and cold) that main ones make room for; of the cold, for which fresh memory is taken; on_probation() */
+	struct a32 young_share, cold_share, young_window;
 
 	struct a64 dirty;	 /* pages, of all mappings */
 	/* Pages; const. More: the flusher writes; who makes pages dirty has to write some; if that fails, it may not. */
@@ -235,13 +241,18 @@ void memory_event(struct cache *cache);
 
 /* ---- reclaim.c ---- */
 
-void queue_add(struct cache *cache, struct folio *folio, bool cold);
+enum queue_kind { QUEUE_YOUNG, QUEUE_MAIN, QUEUE_COLD };
+void queue_add(struct cache *cache, struct folio *folio, enum queue_kind kind);
 /* Out of whatever queue it is in. */
 void queue_remove(struct cache *cache, struct folio *folio);
 /* Frees this one, if it may be. Consumes the reference, quietly: memory_event() comes after the last one. */
 bool folio_reclaim(struct cache *cache, struct folio *folio);
-/* Frees one folio: a cold one, or the one that SIEVE chooses. False: none can be freed. memory_event() comes after it. */
-bool reclaim_one(struct cache *cache, bool cold);
+/* Frees one folio: the next cold one. False: there is none that can be freed. memory_event() comes after it. */
+bool reclaim_cold(struct cache *cache);
+/* The same; whichever is the next to go. */
+bool reclaim_one(struct cache *cache);
+/* What young and cold folios may have of a memory of so many pages, if units have up to so many. */
+void reclaim_set_shares(struct cache *cache, uint32_t pages, uint32_t unit_pages);
 
 /* ---- fill.c ---- */
 

@@ -87,6 +87,7 @@ int cache_mapping_new(struct cache *c, const struct cache_ops *ops, void *owner,
 			limit -= limit / CACHE_DIRTY_MOST_SHARE;
 		c->max_order = MAX(c->max_order, m->order);
 		total = (unsigned)(limit >> (c->max_order + CACHE_PAGE_SHIFT));
+		reclaim_set_shares(c, (uint32_t)(arena_limit(&c->arena) >> CACHE_PAGE_SHIFT), 1u << c->max_order);
 		c->reserve_free = c->reserve_free + total - c->reserve_total;
 		c->reserve_total = total;
 	}

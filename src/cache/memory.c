@@ -7,18 +7,17 @@ static uint32_t memory_try(struct cache *c, unsigned count)
 {
 	uint32_t frame;
 
-	while (a64_read(&c->cold_bytes) > COLD_SLACK) {
+	while (a32_read(&c->cold_pages) > a32_read(&c->cold_share)) {
 		frame = arena_alloc(&c->arena, count, ARENA_USED_BEFORE);
 		if (frame != FRAME_NONE)
 			return frame;
-		if (!reclaim_one(c, true))
+		if (!reclaim_cold(c))
 			break;
 	}
-	for (;;) {
+	do {
 		frame = arena_alloc(&c->arena, count, ARENA_FRESH);
-		if (frame != FRAME_NONE || (!reclaim_one(c, true) && !reclaim_one(c, false)))
-			return frame;
-	}
+	} while (frame == FRAME_NONE && reclaim_one(c));
+	return frame;
 }
 
 /* The same; what is dirty is written, so that it can be reclaimed. */

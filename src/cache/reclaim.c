@@ -2,29 +2,44 @@
 /*
  * Reclaim: which folios go when memory is needed.
  *
- * SIEVE (Zhang et al., NSDI 2024): the hand walks from old to new, spares what was visited once more, and takes the first
- * that was not. New folios come in behind the hand's back, so a scan doesn't push out what is in use. What was handed
- * to the kernel's page cache in whole waits in a queue of its own, and goes first.
+ * New folios wait in a queue of their own, the young. What was wanted there again, but not only right after it came, moves on
+ * into the main queue when its turn comes; others go. The main queue is SIEVE (Zhang et al., NSDI 2024): the hand walks from
+ * old to new, spares what was visited once more, and takes the first that was not; a scan stays among the young.
+ * Young ones that were handed to the kernel's page cache in whole are cold. Their turn comes as if they were young, but no
+ * fresh memory is taken to keep more than a share of them: the kernel has them, too.
+ * tests/bench/README.md has the hit ratios of this and of others on recorded traces.
  */
 #include "cache/internal.h"
 
 #define SCAN_BATCH 64u /* folios looked at before the lock is dropped once */
 
-static struct queue *queue_of(struct cache *c, const struct folio *f)
+/* Shares of the memory. Fewer young ones than so many units tell nothing of each other. */
+#define YOUNG_SHARE 4u
+#define YOUNG_UNITS 24u
+#define COLD_SHARE 4u
+#define COLD_LEAST (16u << 20 >> CACHE_PAGE_SHIFT)
+
+void reclaim_set_shares(struct cache *c, uint32_t pages, uint32_t unit_pages)
 {
-	return a32_read(&f->flags) & FOLIO_COLD ? &c->cold : &c->main;
+	uint32_t young = MIN(MAX(pages / YOUNG_SHARE, YOUNG_UNITS * unit_pages), pages - pages / 10);
+
+	a32_set(&c->young_share, young);
+	a32_set(&c->young_window, (uint32_t)((uint64_t)young * CACHE_YOUNG_WINDOW / 100));
+	a32_set(&c->cold_share, MAX(pages / COLD_SHARE, COLD_LEAST));
 }
 
-static size_t folio_bytes(const struct folio *f)
+static struct queue *queue_of(struct cache *c, uint32_t flags)
 {
-	return (size_t)f->pages << CACHE_PAGE_SHIFT;
+	return flags & FOLIO_COLD ? &c->cold : flags & FOLIO_YOUNG ? &c->young : &c->main;
 }
 
-static void add_locked(struct cache *c, struct folio *f, bool cold)
+static void add_locked(struct cache *c, struct folio *f, enum queue_kind kind)
 {
-	uint32_t no = folio_no(c, f);
-	struct queue *q = cold ? &c->cold : &c->main;
+	uint32_t no = folio_no(c, f), flags = FOLIO_QUEUED;
+	struct queue *q;
 
+	flags |= kind == QUEUE_COLD ? (uint32_t)FOLIO_COLD : kind == QUEUE_YOUNG ? (uint32_t)FOLIO_YOUNG : 0;
+	q = queue_of(c, flags);
 	f->next = FRAME_NONE;
 	f->prev = q->newest;
 	if (q->newest != FRAME_NONE)
@@ -32,16 +47,17 @@ static void add_locked(struct cache *c, struct folio *f, bool cold)
 	else
 		q->oldest = no;
 	q->newest = no;
-	a32_fetch_or(&f->flags, FOLIO_QUEUED | (cold ? (uint32_t)FOLIO_COLD : 0));
+	q->pages += f->pages;
+	a32_fetch_or(&f->flags, flags);
 	c->queued++;
-	if (cold)
-		a64_fetch_add(&c->cold_bytes, folio_bytes(f));
+	if (kind == QUEUE_COLD)
+		a32_set(&c->cold_pages, q->pages);
 }
 
 static void remove_locked(struct cache *c, struct folio *f)
 {
 	uint32_t no = folio_no(c, f), flags = a32_read(&f->flags);
-	struct queue *q = queue_of(c, f);
+	struct queue *q = queue_of(c, flags);
 
 	if (!(flags & FOLIO_QUEUED))
 		return;
@@ -55,19 +71,27 @@ static void remove_locked(struct cache *c, struct folio *f)
 		folio_at(c, f->prev)->next = f->next;
 	else
 		q->oldest = f->next;
+	q->pages -= f->pages;
 	if (flags & FOLIO_COLD)
-		a64_fetch_add(&c->cold_bytes, 0 - folio_bytes(f));
-	a32_fetch_and(&f->flags, ~(uint32_t)(FOLIO_QUEUED | FOLIO_COLD));
+		a32_set(&c->cold_pages, q->pages);
+	a32_fetch_and(&f->flags, ~(uint32_t)(FOLIO_QUEUED | FOLIO_COLD | FOLIO_YOUNG));
 	c->queued--;
 }
 
-void queue_add(struct cache *c, struct folio *f, bool cold)
+void queue_add(struct cache *c, struct folio *f, enum queue_kind kind)
 {
 	mutex_lock(&c->reclaim_lock);
 	/* It may have left its mapping before its reader hands it back. */
 	if (!(a32_read(&f->flags) & (FOLIO_DETACHED | FOLIO_FAILED))) {
-		remove_locked(c, f);
-		add_locked(c, f, cold);
+		if (kind == QUEUE_YOUNG) {
+			a32_set(&f->came, a32_read(&c->came));
+			a32_set(&c->came, a32_read(&c->came) + f->pages);
+		}
+		/* What has its place in the main queue keeps that. */
+		if (kind == QUEUE_YOUNG || a32_read(&f->flags) & FOLIO_YOUNG) {
+			remove_locked(c, f);
+			add_locked(c, f, kind);
+		}
 	}
 	mutex_unlock(&c->reclaim_lock);
 }
@@ -85,17 +109,40 @@ static bool candidate(const struct folio *f)
 	return a32_read(&f->refs) == 1 && !(a32_read(&f->flags) & FOLIO_LOCKED);
 }
 
-/* The oldest cold folio, with a reference. One that was wanted again meanwhile goes back to the main queue. */
-static struct folio *cold_next_locked(struct cache *c, unsigned *budget)
+/* The queue whose turn it is: of the young and the cold the one whose oldest came first. */
+static struct queue *fifo_turn_locked(struct cache *c, enum queue_kind kind)
 {
-	while (*budget && c->cold.oldest != FRAME_NONE) {
-		struct folio *f = folio_at(c, c->cold.oldest);
+	const struct folio *young, *cold;
+
+	if (kind == QUEUE_COLD || c->young.oldest == FRAME_NONE)
+		return &c->cold;
+	if (c->cold.oldest == FRAME_NONE)
+		return &c->young;
+	young = folio_at(c, c->young.oldest);
+	cold = folio_at(c, c->cold.oldest);
+	return (int32_t)(a32_read(&young->came) - a32_read(&cold->came)) < 0 ? &c->young : &c->cold;
+}
+
+/*
+ * The oldest cold folio that may go (QUEUE_YOUNG: or a young one) with a reference, while there are more than `least` pages
+ * of them. What was wanted again moves to the main queue. The others that were looked at come last from now on.
+ */
+static struct folio *fifo_next_locked(struct cache *c, enum queue_kind kind, uint32_t least, unsigned *budget)
+{
+	while (*budget && c->cold.pages + (kind == QUEUE_YOUNG ? c->young.pages : 0) > least) {
+		struct queue *q = fifo_turn_locked(c, kind);
+		struct folio *f = folio_at(c, q->oldest);
+		bool visited = a32_read(&f->flags) & FOLIO_VISITED;
 
 		(*budget)--;
-		if (!(a32_read(&f->flags) & FOLIO_VISITED) && candidate(f) && folio_try_get(f))
-			return f;
 		remove_locked(c, f);
-		add_locked(c, f, false);
+		add_locked(c, f, visited ? QUEUE_MAIN : q == &c->cold ? QUEUE_COLD : QUEUE_YOUNG);
+		if (visited) {
+			a32_fetch_and(&f->flags, ~(uint32_t)FOLIO_VISITED);
+			counter_inc(c, pgactivate);
+		} else if (candidate(f) && folio_try_get(f)) {
+			return f;
+		}
 	}
 	return NULL;
 }
@@ -197,7 +244,8 @@ bool folio_reclaim(struct cache *c, struct folio *f)
 	return false;
 }
 
-bool reclaim_one(struct cache *c, bool cold)
+/* Frees a folio of one queue, while that has more than `least` pages. */
+static bool reclaim_from(struct cache *c, enum queue_kind kind, uint32_t least)
 {
 	unsigned budget;
 
@@ -210,8 +258,8 @@ bool reclaim_one(struct cache *c, bool cold)
 		bool none;
 
 		mutex_lock(&c->reclaim_lock);
-		f = cold ? cold_next_locked(c, &budget) : main_next_locked(c, &budget);
-		none = !f && (cold || c->main.oldest == FRAME_NONE);
+		f = kind == QUEUE_MAIN ? main_next_locked(c, &budget) : fifo_next_locked(c, kind, least, &budget);
+		none = !f && (kind != QUEUE_MAIN || c->main.oldest == FRAME_NONE);
 		mutex_unlock(&c->reclaim_lock);
 		if (f && folio_reclaim(c, f))
 			return true;
@@ -221,11 +269,23 @@ bool reclaim_one(struct cache *c, bool cold)
 	return false;
 }
 
+bool reclaim_cold(struct cache *c)
+{
+	return reclaim_from(c, QUEUE_COLD, 0);
+}
+
+bool reclaim_one(struct cache *c)
+{
+	/* The young that are looked at last may have moved to the main queue. */
+	return reclaim_from(c, QUEUE_YOUNG, a32_read(&c->young_share)) || reclaim_from(c, QUEUE_MAIN, 0) ||
+		reclaim_from(c, QUEUE_YOUNG, 0) || reclaim_from(c, QUEUE_MAIN, 0);
+}
+
 size_t cache_reclaim(struct cache *c, size_t bytes)
 {
 	size_t before = arena_used(&c->arena), now = before;
 
-	while (before - now < bytes && (reclaim_one(c, true) || reclaim_one(c, false))) {
+	while (before - now < bytes && reclaim_one(c)) {
 		now = arena_used(&c->arena);
 		/* Others allocate meanwhile. */
 		before = MAX(before, now);

@@ -132,7 +132,7 @@ static int span_write(struct cache_mapping *m, const struct span *s, const uint8
 	}
 	assert_folio_state(m->cache, f);
 	if (new)
-		queue_add(m->cache, f, false);
+		queue_add(m->cache, f, QUEUE_YOUNG);
 	folio_unlock(f);
 	folio_put(m->cache, f);
 	memory_event(m->cache);
