@@ -2,8 +2,8 @@
 /* The cache as a whole: made and ended. */
 #include "cache/internal.h"
 
-/* Parts of the memory that may be dirty before the flusher writes, and before writers have to. */
-#define DIRTY_BACKGROUND_SHARE 8
+/* Of the memory, what may be dirty before the flusher writes (per cent), and before writers have to (a fourth). */
+#define DIRTY_BACKGROUND 12u
 #define DIRTY_SHARE 4
 
 #define TRACE_SHIFT 16u
@@ -21,7 +21,7 @@ int cache_new(const struct cache_options *options, struct cache **ret)
 	}
 	c->young = c->main = c->cold = (struct queue){FRAME_NONE, FRAME_NONE, 0};
 	c->hand = FRAME_NONE;
-	c->dirty_background = pages / DIRTY_BACKGROUND_SHARE;
+	c->dirty_background = pages * (options->dirty_background ? options->dirty_background : DIRTY_BACKGROUND) / 100;
 	c->dirty_limit = MAX(pages / DIRTY_SHARE, (size_t)1);
 	c->dirty_most = MAX(pages / CACHE_DIRTY_MOST_SHARE, (size_t)1);
 	mutex_init(&c->mappings_lock, LOCK_CACHE_WAIT);

@@ -43,7 +43,10 @@ struct cache_write {
 struct cache_ops {
 	/* Bytes of a unit, 1 to the unit's size; or -errno. NULL: whole units. */
 	int (*size)(void *owner, uint64_t unit);
-	/* Fills units first … first + count - 1, each with its own result. Never twice at once for the same unit. */
+	/*
+	 * Fills units first … first + count - 1, each with its own result. Never twice at once for the same unit; perhaps while
+	 * other pages of it, that were written whole before, are being written back: what it brings of those is not used.
+	 */
 	void (*read)(void *owner, uint64_t first, unsigned count, struct cache_fill *fills);
 	/*
 	 * Pages are about to become dirty, or to stay dirty over a writeback: takes what writing them will need, notes
@@ -74,6 +77,7 @@ struct cache_options {
 	unsigned readahead_threads; /* 0: no readahead */
 	/* Dirty pages are written after this time at the latest; how often that is looked for. 0: 30 s, 5 s */
 	unsigned dirty_expire_ms, dirty_interval_ms;
+	unsigned dirty_background; /* per cent of the memory: more that is dirty is written at once. 0: 12 */
 	/*
 	 * Has POLLPRI when the system is short of memory (mem_pressure_open()): then the cache gives some back. It is the
 	 * cache's from now on, also if cache_new() fails. 0: none.

@@ -13,8 +13,10 @@ static void disk_read(void *owner, uint64_t first, unsigned count, struct cache_
 		a32_count(&d->reads, d->unit_pages);
 		if (a32_read(&d->fail_reads))
 			fills[i].error = -EIO;
-		else
-			sync_copy_torn(fills[i].data, d->bytes[page], (size_t)d->unit_pages * DISK_PAGE);
+		mutex_lock(&d->lock);
+		if (!fills[i].error)
+			memcpy(fills[i].data, d->bytes[page], (size_t)d->unit_pages * DISK_PAGE);
+		mutex_unlock(&d->lock);
 	}
 }
 
@@ -46,8 +48,10 @@ static int disk_writeback(void *owner, const struct cache_write *w)
 	for (unsigned i = 0; i < w->count; i++) {
 		/* R1, and R2: the same bytes twice. */
 		must(a32_fetch_add(&d->reserved[w->page + i], (uint32_t)-1) > 0);
-		sync_copy_torn(d->bytes[w->page + i], w->data[i], DISK_PAGE);
+		mutex_lock(&d->lock);
+		memcpy(d->bytes[w->page + i], w->data[i], DISK_PAGE);
 		must(!memcmp(d->bytes[w->page + i], w->data[i], DISK_PAGE));
+		mutex_unlock(&d->lock);
 	}
 	a32_count(&d->writes, w->count);
 	return 0;
@@ -66,6 +70,7 @@ struct disk *disk_new(unsigned unit_pages)
 
 	must(d);
 	d->unit_pages = unit_pages;
+	mutex_init(&d->lock, LOCK_TEST);
 	for (unsigned p = 0; p < DISK_PAGES; p++)
 		memset(d->bytes[p], (int)p + 1, DISK_PAGE);
 	return d;

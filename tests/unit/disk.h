@@ -13,6 +13,7 @@
 #define DISK_PAGE 4096u
 
 struct disk {
+	struct mutex lock;		      /* of the bytes */
 	uint8_t bytes[DISK_PAGES][DISK_PAGE]; /* page n begins as n + 1 in each byte */
 	struct a32 reserved[DISK_PAGES];
 	unsigned unit_pages;			      /* of the mapping */

@@ -81,9 +81,10 @@ static const struct cache_ops ops = {
 	.writeback = owner_writeback,
 };
 
-static struct fixture begin(unsigned frames)
+/* background: what the flusher leaves alone, in per cent. */
+static struct fixture begin_with(unsigned frames, unsigned background)
 {
-	struct cache_options options = {.limit = (size_t)frames * PAGE};
+	struct cache_options options = {.limit = (size_t)frames * PAGE, .dirty_background = background};
 	struct fixture f = {.owner = calloc(1, sizeof(*f.owner))};
 	struct soft_options soft = {.base = AT, .pages = 3 * PAGES};
 
@@ -96,6 +97,12 @@ static struct fixture begin(unsigned frames)
 	assert_int_equal(mm_new(f.cache, &soft_mmu_ops, f.mmu, &f.mm), 0);
 	assert_int_equal(mm_map(f.mm, AT, PAGES * PAGE, VM_READ | VM_WRITE | VM_SHARED, f.file, 0, NULL), 0);
 	return f;
+}
+
+/* Nothing is written but by what the test does. */
+static struct fixture begin(unsigned frames)
+{
+	return begin_with(frames, 100);
 }
 
 static struct cache_counters count(struct fixture *f)
@@ -593,13 +600,25 @@ static void hammer_once(struct hammer *h, struct rng *rng, uint64_t *mine)
 {
 	unsigned page = (unsigned)rng_below(rng, PAGES - 8);
 	uint64_t at = AT + page * PAGE + 8 * h->seed, v;
+	struct cache_ref ref;
 	uint32_t frame;
 
-	switch (rng_below(rng, 4)) {
+	switch (rng_below(rng, 6)) {
 	case 0:
 		v = mine[page] + 1;
 		must(soft_store(h->f->mm, at, v) == 0);
 		mine[page] = v;
+		break;
+	case 4:
+		v = mine[page] + 1;
+		must(cache_write(h->f->file, page * PAGE + 8 * h->seed, &v, sizeof(v)) == 0);
+		mine[page] = v;
+		break;
+	case 5:
+		must(cache_get(h->f->file, page, &ref) == 0);
+		memcpy(&v, ref.data + 8 * h->seed, sizeof(v));
+		must(v == mine[page]);
+		cache_put(h->f->file, &ref, rng_below(rng, 2) ? CACHE_KEEP : CACHE_COLD);
 		break;
 	case 1:
 		must(soft_load(h->f->mm, at, &v) == 0);
@@ -647,6 +666,7 @@ static void *flusher_main(void *arg)
 		cache_writeback(f->file, 8);
 		must(cache_sync(f->file, 0, UINT64_MAX, NULL) == 0);
 		cache_reclaim(f->cache, 4 * PAGE);
+		cache_shrink(f->cache);
 	}
 	return NULL;
 }
@@ -673,7 +693,7 @@ static void *cutter_main(void *arg)
 
 static void everything_at_once(void **state)
 {
-	struct fixture f = begin(48);
+	struct fixture f = begin_with(64, 0);
 	struct hammer h[HAMMERS];
 	pthread_t flusher, cutter;
 	const char *rounds = getenv("PINFS_HAMMER_ROUNDS");
