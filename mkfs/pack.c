@@ -430,7 +430,7 @@ static int pack_close(struct pack *p)
 {
 	struct job *j;
 	uint8_t *raw;
-	uint64_t seq;
+	uint64_t seq = 0;
 	int r;
 
 	if (!p->open_used)

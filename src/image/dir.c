@@ -183,7 +183,7 @@ static int iter_init(struct image *img, const struct image_inode *dir, struct im
 
 int image_dir_iter_begin(struct image *img, const struct image_inode *dir, uint64_t index, struct image_dir_iter *ret)
 {
-	struct image_dir_iter it;
+	struct image_dir_iter it = {0};
 	struct image_dirent skip;
 	int r;
 
@@ -242,7 +242,7 @@ static int find_group(struct image_dir_iter *it, const struct image_inode *dir, 
 int image_dir_lookup(struct image *img, const struct image_inode *dir, const char *name, size_t len,
 	struct image_dirent *ret)
 {
-	struct image_dir_iter it;
+	struct image_dir_iter it = {0};
 	uint64_t group = 0;
 	int r;
 

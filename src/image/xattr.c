@@ -79,7 +79,7 @@ static int xattr_next(struct xattr_iter *it, struct xattr_entry *ret)
 ssize_t image_xattr_get(struct image *img, const struct image_inode *inode, const char *name, void *value, size_t size)
 {
 	struct xattr_entry e;
-	struct xattr_iter it;
+	struct xattr_iter it = {0};
 	int r;
 
 	if (!inode->xattr)
@@ -103,7 +103,7 @@ ssize_t image_xattr_get(struct image *img, const struct image_inode *inode, cons
 ssize_t image_xattr_list(struct image *img, const struct image_inode *inode, char *list, size_t size)
 {
 	struct xattr_entry e;
-	struct xattr_iter it;
+	struct xattr_iter it = {0};
 	size_t used = 0;
 	int r;
 
