@@ -43,7 +43,7 @@ static int disk_writeback(void *owner, const struct cache_write *w)
 {
 	struct disk *d = owner;
 
-	if (a32_read(&d->fail_writes))
+	if (a32_read(&d->fail_writes) || a32_read(&d->fail_page) - 1 - w->page < w->count)
 		return -EIO;
 	for (unsigned i = 0; i < w->count; i++) {
 		/* R1, and R2: the same bytes twice. */

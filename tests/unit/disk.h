@@ -18,6 +18,7 @@ struct disk {
 	struct a32 reserved[DISK_PAGES];
 	unsigned unit_pages;			      /* of the mapping */
 	struct a32 fail_reads, fail_writes, no_space; /* all do, until that is over */
+	struct a32 fail_page;		      /* writes of this page fail; counted from 1, 0: none */
 	struct a32 writes, reads;		      /* pages */
 };
 

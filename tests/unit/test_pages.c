@@ -5,94 +5,31 @@
  */
 #include "support.h"
 
-#include "base/sync.h"
-#include "cache/cache.h"
+#include "disk.h"
 #include "mm/mm.h"
 #include "mm/soft.h"
 
-#define PAGES 64u
-#define PAGE 4096u
+#define PAGES DISK_PAGES
+#define PAGE DISK_PAGE
 #define AT 0x10000000ull
 
-/* A disk of so many pages that counts what was reserved, and does as it is told. */
-struct owner {
-	uint8_t disk[PAGES][PAGE];
-	struct a32 reserved[PAGES];
-	struct a32 fail_writes, no_space, writes, reads;
-	struct a32 fail_page; /* writes of this page fail; counted from 1, 0: none */
-};
-
 struct fixture {
-	struct owner *owner;
+	struct disk *disk;
 	struct cache *cache;
 	struct cache_mapping *file;
 	struct soft_mmu *mmu;
 	struct mm *mm;
 };
 
-static void owner_read(void *owner, uint64_t first, unsigned count, struct cache_fill *fills)
-{
-	struct owner *o = owner;
-
-	a32_count(&o->reads, count);
-	for (unsigned i = 0; i < count; i++)
-		sync_copy_torn(fills[i].data, o->disk[first + i], PAGE);
-}
-
-static int owner_mkwrite(void *owner, uint64_t page, unsigned count)
-{
-	struct owner *o = owner;
-
-	if (a32_read(&o->no_space))
-		return -ENOSPC;
-	for (unsigned i = 0; i < count; i++)
-		a32_fetch_add(&o->reserved[page + i], 1);
-	return 0;
-}
-
-static void owner_undo(void *owner, uint64_t page, unsigned count)
-{
-	struct owner *o = owner;
-
-	for (unsigned i = 0; i < count; i++)
-		must(a32_fetch_add(&o->reserved[page + i], (uint32_t)-1) > 0);
-}
-
-static int owner_writeback(void *owner, const struct cache_write *w)
-{
-	struct owner *o = owner;
-
-	if (a32_read(&o->fail_writes) || a32_read(&o->fail_page) - 1 - w->page < w->count)
-		return -EIO;
-	for (unsigned i = 0; i < w->count; i++) {
-		/* R1, and R2: the same bytes twice. */
-		must(a32_fetch_add(&o->reserved[w->page + i], (uint32_t)-1) > 0);
-		sync_copy_torn(o->disk[w->page + i], w->data[i], PAGE);
-		must(!memcmp(o->disk[w->page + i], w->data[i], PAGE));
-	}
-	a32_count(&o->writes, w->count);
-	return 0;
-}
-
-static const struct cache_ops ops = {
-	.read = owner_read,
-	.mkwrite = owner_mkwrite,
-	.mkwrite_undo = owner_undo,
-	.writeback = owner_writeback,
-};
-
 /* background: what the flusher leaves alone, in per cent. */
 static struct fixture begin_with(unsigned frames, unsigned background)
 {
 	struct cache_options options = {.limit = (size_t)frames * PAGE, .dirty_background = background};
-	struct fixture f = {.owner = calloc(1, sizeof(*f.owner))};
+	struct fixture f = {.disk = disk_new(1)};
 	struct soft_options soft = {.base = AT, .pages = 3 * PAGES};
 
-	assert_non_null(f.owner);
-	for (unsigned p = 0; p < PAGES; p++)
-		memset(f.owner->disk[p], (int)p + 1, PAGE);
 	assert_int_equal(cache_new(&options, &f.cache), 0);
-	assert_int_equal(cache_mapping_new(f.cache, &ops, f.owner, PAGE, PAGES * PAGE, 0, &f.file), 0);
+	assert_int_equal(cache_mapping_new(f.cache, &disk_ops, f.disk, PAGE, PAGES * PAGE, 0, &f.file), 0);
 	assert_int_equal(soft_mmu_new(&soft, &f.mmu), 0);
 	assert_int_equal(mm_new(f.cache, &soft_mmu_ops, f.mmu, &f.mm), 0);
 	assert_int_equal(mm_map(f.mm, AT, PAGES * PAGE, VM_READ | VM_WRITE | VM_SHARED, f.file, 0, NULL), 0);
@@ -129,21 +66,13 @@ static void end(struct fixture *f)
 	soft_mmu_free(f->mmu);
 	cache_mapping_free(f->file);
 	for (unsigned p = 0; p < PAGES; p++)
-		assert_int_equal(a32_read(&f->owner->reserved[p]), 0);
+		assert_int_equal(a32_read(&f->disk->reserved[p]), 0);
 	cache_get_stats(f->cache, &s);
 	assert_int_equal(s.used, 0);
 	assert_int_equal(s.dirty, 0);
 	cache_free(f->cache);
-	free(f->owner);
+	free(f->disk);
 	assert_int_equal(sync_violations(), 0);
-}
-
-static uint64_t word(const struct owner *o, unsigned page)
-{
-	uint64_t v;
-
-	memcpy(&v, o->disk[page], 8);
-	return v;
 }
 
 static uint64_t load(struct fixture *f, unsigned page)
@@ -161,12 +90,12 @@ static void a_store_is_announced_and_reaches_the_disk(void **state)
 	assert_true(load(&f, 3) == 0x0404040404040404u);
 	assert_int_equal(dirty(&f), 0);
 	assert_int_equal(soft_store(f.mm, AT + 3 * PAGE, 77), 0);
-	assert_int_equal(a32_read(&f.owner->reserved[3]), 1);
+	assert_int_equal(a32_read(&f.disk->reserved[3]), 1);
 	assert_int_equal(soft_store(f.mm, AT + 3 * PAGE, 78), 0);
 	assert_int_equal(count(&f).pgmkwrite, 1);
 	assert_int_equal(dirty(&f), 1);
 	assert_int_equal(cache_sync(f.file, 0, UINT64_MAX, NULL), 0);
-	assert_true(word(f.owner, 3) == 78);
+	assert_true(disk_word(f.disk, 3) == 78);
 	assert_int_equal(dirty(&f), 0);
 	/* Write-protected by that: the next store is announced again. */
 	assert_int_equal(soft_store(f.mm, AT + 3 * PAGE, 79), 0);
@@ -179,12 +108,12 @@ static void no_space_is_said_to_who_stores(void **state)
 {
 	struct fixture f = begin(32);
 
-	a32_set(&f.owner->no_space, 1);
+	a32_set(&f.disk->no_space, 1);
 	assert_int_equal(soft_store(f.mm, AT, 1), -EFAULT);
 	assert_int_equal(cache_write(f.file, 0, "x", 1), -ENOSPC);
 	assert_int_equal(dirty(&f), 0);
 	assert_int_equal(count(&f).pgmkwrite_refused, 2);
-	a32_set(&f.owner->no_space, 0);
+	a32_set(&f.disk->no_space, 0);
 	assert_int_equal(soft_store(f.mm, AT, 1), 0);
 	end(&f);
 }
@@ -198,14 +127,14 @@ static void a_pinned_page_is_copied_and_stays_dirty(void **state)
 	assert_int_equal(dirty(&f), 1); /* mkwrite came first (R1) */
 	soft_dma_store(f.cache, frame, 0, 5);
 	assert_int_equal(cache_sync(f.file, 0, UINT64_MAX, NULL), 0);
-	assert_true(word(f.owner, 0) == 5);
+	assert_true(disk_word(f.disk, 0) == 5);
 	assert_int_equal(count(&f).pgbounce, 1);
 	assert_int_equal(count(&f).pgdirty_pinned, 1);
 	assert_int_equal(dirty(&f), 1); /* R3 */
 	soft_dma_store(f.cache, frame, 0, 6);
 	mm_unpin(f.mm, &frame, 1, PIN_FOR_WRITE);
 	assert_int_equal(cache_sync(f.file, 0, UINT64_MAX, NULL), 0);
-	assert_true(word(f.owner, 0) == 6);
+	assert_true(disk_word(f.disk, 0) == 6);
 	assert_int_equal(dirty(&f), 0);
 	assert_int_equal(count(&f).pgbounce, 1);
 	end(&f);
@@ -221,7 +150,7 @@ static void a_pinned_page_outlives_its_file(void **state)
 	cache_truncate(f.file, 5 * PAGE);
 	assert_int_equal(dirty(&f), 0);
 	assert_int_equal(soft_store(f.mm, AT + 5 * PAGE, 1), -EFAULT);
-	memset(f.owner->disk[5], 0, PAGE);
+	memset(f.disk->bytes[5], 0, PAGE);
 	cache_truncate(f.file, PAGES * PAGE);
 	soft_dma_store(f.cache, frame, 0, 99);
 	assert_true(load(&f, 5) == 0); /* R5: reaches nobody */
@@ -256,10 +185,10 @@ static void a_failed_writeback_loses_nothing_and_is_reported_once(void **state)
 	cache_errseq_sample(f.file, &before);
 	cache_errseq_sample(f.file, &other);
 	assert_int_equal(soft_store(f.mm, AT, 1), 0);
-	a32_set(&f.owner->fail_writes, 1);
+	a32_set(&f.disk->fail_writes, 1);
 	assert_int_equal(cache_writeback(f.file, 10), 1);
 	assert_int_equal(dirty(&f), 1);
-	a32_set(&f.owner->fail_writes, 0);
+	a32_set(&f.disk->fail_writes, 0);
 	/* It can be written now, but each who had the file open hears of it, once. */
 	assert_int_equal(cache_sync(f.file, 0, UINT64_MAX, &before), -EIO);
 	assert_int_equal(cache_sync(f.file, 0, UINT64_MAX, &before), 0);
@@ -267,7 +196,7 @@ static void a_failed_writeback_loses_nothing_and_is_reported_once(void **state)
 	assert_int_equal(cache_sync(f.file, 0, UINT64_MAX, &after), 0);
 	assert_int_equal(cache_sync(f.file, 0, UINT64_MAX, &other), -EIO);
 	assert_int_equal(cache_sync(f.file, 0, UINT64_MAX, &other), 0);
-	assert_true(word(f.owner, 0) == 1);
+	assert_true(disk_word(f.disk, 0) == 1);
 	end(&f);
 }
 
@@ -280,19 +209,19 @@ static void an_error_in_the_middle_of_a_batch(void **state)
 	for (size_t i = 0; i < ARRAY_SIZE(pages); i++)
 		assert_int_equal(soft_store(f.mm, AT + pages[i] * PAGE, 100 + pages[i]), 0);
 	for (unsigned failing = 3; failing <= 5; failing++) {
-		a32_set(&f.owner->fail_page, 1 + failing);
+		a32_set(&f.disk->fail_page, 1 + failing);
 		assert_int_equal(cache_sync(f.file, 0, UINT64_MAX, NULL), -EIO);
 		assert_int_equal(dirty(&f), 3);
 	}
-	assert_true(word(f.owner, 1) == 101 && word(f.owner, 7) == 107);
+	assert_true(disk_word(f.disk, 1) == 101 && disk_word(f.disk, 7) == 107);
 	assert_int_equal(count(&f).pgpgout, 2);
 	assert_int_equal(count(&f).pgpgout_error, 3);
 	for (size_t i = 0; i < ARRAY_SIZE(pages); i++)
 		assert_true(load(&f, pages[i]) == 100 + pages[i]);
-	a32_set(&f.owner->fail_page, 0);
+	a32_set(&f.disk->fail_page, 0);
 	assert_int_equal(cache_sync(f.file, 0, UINT64_MAX, NULL), 0);
 	for (size_t i = 0; i < ARRAY_SIZE(pages); i++)
-		assert_true(word(f.owner, pages[i]) == 100 + pages[i]);
+		assert_true(disk_word(f.disk, pages[i]) == 100 + pages[i]);
 	assert_int_equal(count(&f).pgmkwrite, 5);
 	end(&f);
 }
@@ -399,7 +328,7 @@ static void memory_comes_from_whatever_file_has_some(void **state)
 	uint32_t frames[10];
 
 	for (unsigned i = 0; i < 2; i++) {
-		assert_int_equal(cache_mapping_new(f.cache, &ops, f.owner, PAGE, PAGES * PAGE, 0, &files[i]), 0);
+		assert_int_equal(cache_mapping_new(f.cache, &disk_ops, f.disk, PAGE, PAGES * PAGE, 0, &files[i]), 0);
 		assert_int_equal(mm_map(f.mm, AT + (i + 1) * PAGES * PAGE, PAGES * PAGE, VM_READ | VM_WRITE | VM_SHARED,
 			files[i], 0, NULL), 0);
 	}
@@ -417,7 +346,7 @@ static void memory_comes_from_whatever_file_has_some(void **state)
 		cache_put(files[i % 2], &ref, CACHE_KEEP);
 	}
 	for (unsigned i = 0; i < 2; i++)
-		assert_int_equal(f.owner->disk[20 + i][0], 'x');
+		assert_int_equal(f.disk->bytes[20 + i][0], 'x');
 	for (unsigned i = 0; i < 12; i++)
 		cache_put(f.file, &held[i], CACHE_KEEP);
 	mm_unpin(f.mm, frames, 10, PIN_FOR_WRITE);
@@ -681,12 +610,12 @@ static void *cutter_main(void *arg)
 
 		cache_truncate(f->file, (PAGES - 8) * PAGE);
 		for (unsigned p = PAGES - 8; p < PAGES; p++)
-			memset(f->owner->disk[p], 0, PAGE);
+			memset(f->disk->bytes[p], 0, PAGE);
 		cache_truncate(f->file, PAGES * PAGE);
 		must(soft_load(f->mm, AT + (PAGES - 1) * PAGE, &v) == 0 && v == 0);
 		must(soft_store(f->mm, AT + (PAGES - 1) * PAGE, 1) == 0);
 		cache_punch(f->file, PAGES - 1, 1);
-		memset(f->owner->disk[PAGES - 1], 0, PAGE);
+		memset(f->disk->bytes[PAGES - 1], 0, PAGE);
 	}
 	return NULL;
 }
