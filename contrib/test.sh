@@ -119,7 +119,7 @@ else
 fi
 
 if [ -z "$quick" ]; then
-	build_and_test build-asan "unit tests under ASan and UBSan" --suite unit --suite mutate --suite fuzz \
+	build_and_test build-asan "unit tests under ASan and UBSan" --suite unit --suite sanitized --suite mutate --suite fuzz \
 		-Db_sanitize=address,undefined -Db_lundef=false
 	build_and_test build-tsan "unit tests under TSan" --suite unit -Db_sanitize=thread -Db_lundef=false
 	step "fuzzing for a minute"

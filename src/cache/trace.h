@@ -78,11 +78,13 @@ struct trace_slot {
 #define TRACE_BUSY UINT64_MAX
 
 struct trace {
+	uint8_t apart[64]; /* what others write often is in another cache line than `on` */
 	struct a32 on;
 	unsigned shift;
 	struct trace_slot *slots; /* 2^shift; NULL before it is on for the first time */
-	struct a64 next;	  /* number of the next event */
-} __attribute__((aligned(64))); /* what others write often is not beside `on` */
+	uint8_t apart_too[64];
+	struct a64 next; /* number of the next event */
+};
 
 /* A ring of 2^shift events; off. */
 void trace_init(struct trace *trace, unsigned shift);

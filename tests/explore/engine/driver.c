@@ -347,7 +347,7 @@ static bool result_send(FILE *f, size_t program, struct explore_result *r)
 	for (size_t i = 0; ok && i < ARRAY_SIZE(texts); i++) {
 		size_t len = *text_of(r, i) ? strlen(*text_of(r, i)) : 0;
 
-		ok = fwrite(&len, sizeof(len), 1, f) == 1 && fwrite(*text_of(r, i), 1, len, f) == len;
+		ok = fwrite(&len, sizeof(len), 1, f) == 1 && (!len || fwrite(*text_of(r, i), 1, len, f) == len);
 	}
 	return ok && !fflush(f);
 }

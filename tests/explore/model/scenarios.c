@@ -108,6 +108,11 @@ static void add_twos(struct list *l)
 
 /* ---- where something is missing ---- */
 
+static bool writes_back(const struct actor *a)
+{
+	return a == actor_find("writeback") || a == actor_find("fsync") || a == actor_find("write-error");
+}
+
 /* One allocation of the threads fails, whichever it is. */
 static void add_oom(struct list *l)
 {
@@ -124,16 +129,12 @@ static void add_oom(struct list *l)
 				s = scenario_new("oom:", who, 2, start);
 				s->options.oom = true;
 				s->program.alloc_failures = 1;
-				s->program.bound = 1;
+				/* No copy, and the device stores while it is written: interrupted both. */
+				s->program.bound = start == DIRTY && who[0] == actor_find("long-pin") && writes_back(who[1]) ? 2 : 1;
 				list_add(l, s);
 			}
 		}
 	}
-}
-
-static bool writes_back(const struct actor *a)
-{
-	return a == actor_find("writeback") || a == actor_find("fsync") || a == actor_find("write-error");
 }
 
 /* Where two who write back meet, it may take both to be interrupted; once the first of them twice. */
