@@ -311,10 +311,9 @@ static int folio_begin(struct batch *b, struct folio *f, uint64_t first, uint64_
 		r = page_begin(b, f, &f[i], base + i);
 		if (r > 0)
 			cleaned++;
-		if (r < 0) {
-			note_error(m, base + i, r);
+		/* Nothing was tried, nothing is lost: who asked for it hears of it, others' fsync tries again. */
+		if (r < 0)
 			error = r;
-		}
 	}
 	if (cleaned)
 		mapping_account_dirty(m, f, -cleaned);
@@ -352,28 +351,29 @@ static void lock_for_batch(struct batch *b, struct folio *f, bool wait)
 static int writeback_range(struct cache_mapping *m, uint64_t first, uint64_t end, enum purpose why, uint64_t most,
 	unsigned *ret)
 {
-	_cleanup_mem_ struct batch *b = mem_alloc(sizeof(*b));
+	/* Not allocated: who needs memory comes here, too. */
+	struct batch b;
 	uint64_t unit = first >> m->order;
 	unsigned written = 0;
 	struct folio *f;
 
-	*ret = 0;
-	if (!b)
-		return -ENOMEM;
-	b->m = m;
-	b->why = why;
+	b.m = m;
+	b.why = why;
+	b.count = 0;
+	b.cleaned = false;
+	b.error = 0;
 	while (written < most && (f = mapping_next(m, &unit, true))) {
 		bool past = folio_first_page(m, f) >= end;
 
 		if (!past) {
-			lock_for_batch(b, f, why == FOR_SYNC);
+			lock_for_batch(&b, f, why == FOR_SYNC);
 			if (folio_attached(f, m)) {
-				unsigned before = b->count;
-				int r = folio_begin(b, f, first, end);
+				unsigned before = b.count;
+				int r = folio_begin(&b, f, first, end);
 
-				written += b->count - before;
-				if (r < 0 && !b->error)
-					b->error = r;
+				written += b.count - before;
+				if (r < 0 && !b.error)
+					b.error = r;
 			}
 			folio_unlock(f);
 		}
@@ -385,9 +385,9 @@ static int writeback_range(struct cache_mapping *m, uint64_t first, uint64_t end
 		if (past || !unit)
 			break;
 	}
-	batch_flush(b);
+	batch_flush(&b);
 	*ret = written;
-	return b->error;
+	return b.error;
 }
 
 /* A few: whoever does it wants memory, not to clean up. */
