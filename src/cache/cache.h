@@ -209,7 +209,8 @@ int cache_sync(struct cache_mapping *mapping, uint64_t first, uint64_t count, st
 unsigned cache_writeback(struct cache_mapping *mapping, unsigned most);
 /*
  * Called by who is about to make pages dirty, without a folio lock: if too much is dirty it has to write some itself. -errno:
- * that failed, and half of the memory is dirty: nothing may become dirty now, so that readers have the other half. Sleeps.
+ * that failed (-ENOMEM: all of it is pinned), and half of the memory is dirty: nothing may become dirty now, so that readers
+ * have the other half. Sleeps.
  */
 int cache_throttle(struct cache_mapping *mapping);
 

@@ -35,6 +35,8 @@ void flusher_wake(struct cache *c)
 	struct flusher *f = &c->flusher;
 	uint64_t one = 1;
 
+	/* Pairs with flusher_sleep(): it sees what is dirty, or we see that it has not been asked. */
+	sync_mb();
 	if (a32_read(&f->asked) || a32_exchange(&f->asked, 1))
 		return;
 	/* It can't be full: `asked` lets one in. */

@@ -146,6 +146,8 @@ static void folio_unpark(struct cache *c, struct folio *f)
 
 void folio_release(struct cache *c, struct folio *f)
 {
+	/* R10: a page table entry was taken away; a fast pin is counted before this, or finds that. Pairs with frame_pin_fast(). */
+	sync_mb();
 	if (!folio_pinned(c, f) || variant(truncate_reuses)) {
 		folio_free(c, f);
 		return;

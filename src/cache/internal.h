@@ -87,7 +87,8 @@ struct cache {
 	/* Admission: see cache_reserve(). */
 	struct mutex reserve_lock;
 	struct cond reserve_freed;
-	unsigned reserve_free, reserve_total;	  /* reserve_lock */
+	unsigned reserve_total;			  /* reserve_lock */
+	int64_t reserve_free;			  /* reserve_lock; below 0 after the total has shrunk */
 	bool writable;				  /* reserve_lock: a mapping has been, at least */
 	uint64_t reserve_ticket, reserve_serving; /* reserve_lock */
 
@@ -199,6 +200,8 @@ struct folio *mapping_find(const struct cache_mapping *mapping, uint64_t unit);
  * references that and returns it: one critical section. NULL: inserted.
  */
 struct folio *mapping_insert(struct cache_mapping *mapping, struct folio *folio, unsigned *nodes);
+/* Sets the size, unless the unit is there and that matters (`unless`): then false. One critical section. */
+bool mapping_grow_absent(struct cache_mapping *mapping, uint64_t unit, bool unless, uint64_t size);
 /* A locked, attached folio is about to be read once more: see mapping_publish(). */
 void mapping_read_begin(struct cache_mapping *mapping, struct folio *folio);
 /*

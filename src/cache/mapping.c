@@ -2,6 +2,9 @@
 /* Mappings: which folios a file has, which of them are dirty, and who maps them. */
 #include "cache/internal.h"
 
+/* In `users`: cache_mapping_free() waits for them. */
+#define USERS_WAITER (1u << 31)
+
 /* ---- the table of mappings ---- */
 
 /* A number for the mapping. The lock is the last in the order: nothing is allocated under it. */
@@ -76,8 +79,8 @@ int cache_mapping_new(struct cache *c, const struct cache_ops *ops, void *owner,
 	limit = arena_limit(&c->arena);
 	mutex_lock(&c->reserve_lock);
 	/*
-	 * Reservations count in units of the largest size; nobody has reserved any before the first mapping. What may become
-	 * dirty, and then perhaps can't be written, is promised to nobody.
+	 * Reservations count in units of the largest size. What may become dirty, and then perhaps can't be written, is
+	 * promised to nobody.
 	 */
 	if (m->order > c->max_order || !c->reserve_total || (ops->mkwrite && !c->writable)) {
 		unsigned total;
@@ -88,8 +91,10 @@ int cache_mapping_new(struct cache *c, const struct cache_ops *ops, void *owner,
 		c->max_order = MAX(c->max_order, m->order);
 		total = (unsigned)(limit >> (c->max_order + CACHE_PAGE_SHIFT));
 		reclaim_set_shares(c, (uint32_t)(arena_limit(&c->arena) >> CACHE_PAGE_SHIFT), 1u << c->max_order);
-		c->reserve_free = c->reserve_free + total - c->reserve_total;
+		c->reserve_free += (int64_t)total - c->reserve_total;
 		c->reserve_total = total;
+		/* Who waits for more than there is now has to hear of that. */
+		cond_broadcast(&c->reserve_freed);
 	}
 	mutex_unlock(&c->reserve_lock);
 	*ret = m;
@@ -108,7 +113,7 @@ void cache_mapping_free(struct cache_mapping *m)
 	mutex_lock(&c->mappings_lock);
 	m->ending = true;
 	mutex_unlock(&c->mappings_lock);
-	while ((users = a32_read_acquire(&m->users)))
+	while ((users = a32_fetch_or(&m->users, USERS_WAITER) | USERS_WAITER) != USERS_WAITER)
 		a32_wait(&m->users, users);
 	mapping_drop(m);
 	assert(!m->rmaps && !m->folios && !a64_read(&m->dirty));
@@ -143,9 +148,9 @@ struct cache_mapping *mapping_next_dirty(struct cache *c)
 
 void mapping_put(struct cache_mapping *m)
 {
-	/* The last word on the mapping: after it, it may be gone. */
-	a32_fetch_add(&m->users, (uint32_t)-1);
-	a32_wake(&m->users, UINT32_MAX);
+	/* The last word on the mapping: after it, it may be gone. (To wake nobody at an address is allowed.) */
+	if (a32_fetch_add(&m->users, (uint32_t)-1) & USERS_WAITER)
+		a32_wake(&m->users, UINT32_MAX);
 }
 
 uint64_t cache_size(struct cache_mapping *m)
@@ -205,6 +210,18 @@ struct folio *mapping_insert(struct cache_mapping *m, struct folio *f, unsigned 
 	}
 	mutex_unlock(&m->lock);
 	return there;
+}
+
+bool mapping_grow_absent(struct cache_mapping *m, uint64_t unit, bool unless, uint64_t size)
+{
+	bool absent;
+
+	mutex_lock(&m->lock);
+	absent = !unless || index_find(&m->cache->nodes, &m->index, unit) == FRAME_NONE;
+	if (absent)
+		a64_set_release(&m->size, size);
+	mutex_unlock(&m->lock);
+	return absent;
 }
 
 /* ---- pages that leave while others are being read ---- */
@@ -344,20 +361,24 @@ void mapping_account_dirty(struct cache_mapping *m, struct folio *f, int n)
 
 bool mapping_redirty(struct cache_mapping *m, struct folio *f, struct folio *page)
 {
-	bool clean;
+	bool clean, first = false;
 
 	mutex_lock(&m->lock);
 	/* Who takes it out of the file waits for its writeback first. */
 	assert(!(a32_read(&f->flags) & FOLIO_DETACHED));
 	clean = !(a32_fetch_or(&page->state, PAGE_DIRTY) & PAGE_DIRTY);
 	if (clean) {
-		if (!a64_fetch_add(&m->dirty, 1))
+		first = !a64_fetch_add(&m->dirty, 1);
+		if (first)
 			a64_set(&m->dirty_since, flusher_now());
 		index_mark_locked(&m->cache->nodes, &m->index, f->unit, true);
 	}
 	mutex_unlock(&m->lock);
 	if (clean)
 		a64_fetch_add(&m->cache->dirty, 1);
+	/* It may have looked while nothing was dirty, but something being written. */
+	if (first)
+		flusher_wake(m->cache);
 	return clean;
 }
 

@@ -78,21 +78,20 @@ int cache_reserve(struct cache_mapping *m, unsigned units)
 {
 	struct cache *c = m->cache;
 	uint64_t ticket;
-	int r = 0;
+	int r = -ENOMEM;
 
 	mutex_lock(&c->reserve_lock);
-	if (units > c->reserve_total) {
-		r = -ENOMEM;
-	} else {
-		/* First come, first served: a long read isn't starved by short ones. */
-		ticket = c->reserve_ticket++;
-		while (ticket != c->reserve_serving || c->reserve_free < units)
-			cond_wait(&c->reserve_freed, &c->reserve_lock);
+	/* First come, first served: a long read isn't starved by short ones. */
+	ticket = c->reserve_ticket++;
+	while (ticket != c->reserve_serving || (units <= c->reserve_total && c->reserve_free < units))
+		cond_wait(&c->reserve_freed, &c->reserve_lock);
+	if (units <= c->reserve_total) {
 		c->reserve_free -= units;
-		c->reserve_serving++;
-		if (c->reserve_serving != c->reserve_ticket)
-			cond_broadcast(&c->reserve_freed);
+		r = 0;
 	}
+	c->reserve_serving++;
+	if (c->reserve_serving != c->reserve_ticket)
+		cond_broadcast(&c->reserve_freed);
 	mutex_unlock(&c->reserve_lock);
 	return r;
 }

@@ -78,15 +78,20 @@ static void remove_locked(struct cache *c, struct folio *f)
 	c->queued--;
 }
 
+/* It comes after all others, and `pages` before the next. */
+static void stamp_locked(struct cache *c, struct folio *f, uint32_t pages)
+{
+	a32_set(&f->came, a32_read(&c->came));
+	a32_set(&c->came, a32_read(&c->came) + pages);
+}
+
 void queue_add(struct cache *c, struct folio *f, enum queue_kind kind)
 {
 	mutex_lock(&c->reclaim_lock);
 	/* It may have left its mapping before its reader hands it back. */
 	if (!(a32_read(&f->flags) & (FOLIO_DETACHED | FOLIO_FAILED))) {
-		if (kind == QUEUE_YOUNG) {
-			a32_set(&f->came, a32_read(&c->came));
-			a32_set(&c->came, a32_read(&c->came) + f->pages);
-		}
+		if (kind == QUEUE_YOUNG)
+			stamp_locked(c, f, f->pages);
 		/* What has its place in the main queue keeps that. */
 		if (kind == QUEUE_YOUNG || a32_read(&f->flags) & FOLIO_YOUNG) {
 			remove_locked(c, f);
@@ -136,6 +141,8 @@ static struct folio *fifo_next_locked(struct cache *c, enum queue_kind kind, uin
 
 		(*budget)--;
 		remove_locked(c, f);
+		/* Its time goes with it, or it would be this one's turn again. */
+		stamp_locked(c, f, 1);
 		add_locked(c, f, visited ? QUEUE_MAIN : q == &c->cold ? QUEUE_COLD : QUEUE_YOUNG);
 		if (visited) {
 			a32_fetch_and(&f->flags, ~(uint32_t)FOLIO_VISITED);
@@ -172,7 +179,10 @@ static struct folio *main_next_locked(struct cache *c, unsigned *budget)
 	return NULL;
 }
 
-/* The mapping of a locked folio; it can't go away while one of its folios is locked. NULL: the folio has left it. */
+/*
+ * The mapping of a locked folio, for which mapping_put() is called later: it could go once the folio is frozen, and in no
+ * index. NULL: the folio has left it, or the mapping ends.
+ */
 static struct cache_mapping *mapping_of(struct cache *c, const struct folio *f)
 {
 	struct cache_mapping *m;
@@ -181,6 +191,10 @@ static struct cache_mapping *mapping_of(struct cache *c, const struct folio *f)
 		return NULL;
 	mutex_lock(&c->mappings_lock);
 	m = c->mappings[f->mapping];
+	if (m && m->ending)
+		m = NULL;
+	if (m)
+		a32_fetch_add(&m->users, 1);
 	mutex_unlock(&c->mappings_lock);
 	return m;
 }
@@ -229,6 +243,8 @@ bool folio_reclaim(struct cache *c, struct folio *f)
 
 		verdict = m ? evict(c, m, f) : KEPT;
 		folio_unlock(f);
+		if (m)
+			mapping_put(m);
 	}
 	if (verdict == FREED) {
 		counter_inc(c, pgsteal);
@@ -294,7 +310,7 @@ size_t cache_reclaim(struct cache *c, size_t bytes)
 	return before - now;
 }
 
-/* Of what is in use, this part goes when the system is short of memory; if it still is then, the same again. */
+/* Of what is in use, this part goes (if so much is clean and unused) when the system is short of memory; if it still is then, the same again. */
 #define SHRINK_SHARE 4
 
 size_t cache_shrink(struct cache *c)
@@ -303,6 +319,8 @@ size_t cache_shrink(struct cache *c)
 
 	cache_reclaim(c, arena_used(&c->arena) / SHRINK_SHARE);
 	n = arena_return(&c->arena);
+	/* While it was on its way, nobody could have it. */
+	memory_event(c);
 	counter_add(c, pgreturned, n);
 	return (size_t)n << CACHE_PAGE_SHIFT;
 }

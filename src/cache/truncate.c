@@ -54,27 +54,31 @@ static void detach_range(struct cache_mapping *m, uint64_t first, uint64_t end)
 	memory_event(m->cache);
 }
 
+static void zero_locked(struct cache_mapping *m, struct folio *f, uint64_t from, uint64_t to)
+{
+	uint64_t start = f->unit << (m->order + CACHE_PAGE_SHIFT);
+
+	to = MIN(to, start + ((uint64_t)f->pages << CACHE_PAGE_SHIFT));
+	for (uint64_t at = from, next; at < to; at = next) {
+		struct folio *page = &f[(at - start) >> CACHE_PAGE_SHIFT];
+
+		next = MIN((at | (CACHE_PAGE_SIZE - 1)) + 1, to);
+		page_wait_writeback(page);
+		/* What isn't there comes from the owner, who has dropped those bytes by then. */
+		if (a32_read(&page->state) & PAGE_UPTODATE)
+			memset(folio_data(m->cache, f) + (at - start), 0, next - at);
+	}
+}
+
 void zero_range(struct cache_mapping *m, uint64_t from, uint64_t to)
 {
-	uint64_t unit = from >> (m->order + CACHE_PAGE_SHIFT);
-	struct folio *f = from < to ? mapping_find(m, unit) : NULL;
-	uint64_t start = unit << (m->order + CACHE_PAGE_SHIFT);
+	struct folio *f = from < to ? mapping_find(m, from >> (m->order + CACHE_PAGE_SHIFT)) : NULL;
 
 	if (!f)
 		return;
 	folio_lock(f);
-	if (folio_attached(f, m)) {
-		to = MIN(to, start + ((uint64_t)f->pages << CACHE_PAGE_SHIFT));
-		for (uint64_t at = from, next; at < to; at = next) {
-			struct folio *page = &f[(at - start) >> CACHE_PAGE_SHIFT];
-
-			next = MIN((at | (CACHE_PAGE_SIZE - 1)) + 1, to);
-			page_wait_writeback(page);
-			/* What isn't there comes from the owner, who has dropped those bytes by then. */
-			if (a32_read(&page->state) & PAGE_UPTODATE)
-				memset(folio_data(m->cache, f) + (at - start), 0, next - at);
-		}
-	}
+	if (folio_attached(f, m))
+		zero_locked(m, f, from, to);
 	folio_unlock(f);
 	folio_put(m->cache, f);
 }
@@ -114,27 +118,54 @@ static void owner_cut(struct cache_mapping *m, uint64_t from, uint64_t to)
 	}
 }
 
+/*
+ * The file becomes longer. What a mapping has stored behind the old end does not become part of it: nobody can store there,
+ * none of it is being written, and it is zero, when the size changes; all under the folio's lock.
+ */
+static void grow(struct cache_mapping *m, uint64_t old, uint64_t size)
+{
+	uint64_t unit = old / m->unit_size, page = old >> CACHE_PAGE_SHIFT;
+	bool done = false;
+
+	while (!done) {
+		struct folio *f = old % m->unit_size ? mapping_find(m, unit) : NULL;
+
+		if (!f) {
+			/* Who puts one in comes after this, and finds the new size. */
+			done = mapping_grow_absent(m, unit, old % m->unit_size != 0, size);
+			continue;
+		}
+		folio_lock(f);
+		done = folio_attached(f, m);
+		if (done) {
+			mapping_zap(m, page, folio_first_page(m, f) + f->pages - page);
+			zero_locked(m, f, old, align_up(old, m->unit_size));
+			a64_set_release(&m->size, size);
+		}
+		folio_unlock(f);
+		folio_put(m->cache, f);
+	}
+}
+
 void cache_truncate(struct cache_mapping *m, uint64_t size)
 {
 	uint64_t old = cache_size(m), unit = m->unit_size;
 
-	if (size < old)
-		mapping_cut_begin(m, size >> CACHE_PAGE_SHIFT, UINT64_MAX);
+	if (size >= old) {
+		grow(m, old, size);
+		return;
+	}
+	mapping_cut_begin(m, size >> CACHE_PAGE_SHIFT, UINT64_MAX);
 	/* First the size: faults that come from now on see it once they have the folio's lock. */
 	a64_set_release(&m->size, size);
 	sync_mb();
-	if (size < old) {
-		mapping_zap(m, DIV_ROUND_UP(size, CACHE_PAGE_SIZE), UINT64_MAX);
-		zero_range(m, size, align_up(size, unit));
-		if (size % unit)
-			forget_dirty(m, DIV_ROUND_UP(size, CACHE_PAGE_SIZE));
-		detach_range(m, DIV_ROUND_UP(size, CACHE_PAGE_SIZE), UINT64_MAX);
-		owner_cut(m, size, UINT64_MAX);
-		mapping_cut_end(m);
-	} else {
-		/* What a mapping has stored behind the old end does not become part of the file. */
-		zero_range(m, old, MIN(align_up(old, unit), size));
-	}
+	mapping_zap(m, DIV_ROUND_UP(size, CACHE_PAGE_SIZE), UINT64_MAX);
+	zero_range(m, size, align_up(size, unit));
+	if (size % unit)
+		forget_dirty(m, DIV_ROUND_UP(size, CACHE_PAGE_SIZE));
+	detach_range(m, DIV_ROUND_UP(size, CACHE_PAGE_SIZE), UINT64_MAX);
+	owner_cut(m, size, UINT64_MAX);
+	mapping_cut_end(m);
 }
 
 void mapping_drop(struct cache_mapping *m)

@@ -176,7 +176,7 @@ static void page_redirty(struct cache_mapping *m, struct folio *f, const struct 
 static int batch_write(struct batch *b, unsigned from, unsigned n)
 {
 	uint64_t first = b->pages[from].no, start = first << CACHE_PAGE_SHIFT, size = cache_size(b->m);
-	struct cache_write w = {.page = first, .count = n, .data = b->data + from};
+	struct cache_write w = {.page = first, .data = b->data + from};
 	int r;
 
 	/* Truncated meanwhile: there is nothing left to write, and nothing was used up. */
@@ -186,10 +186,14 @@ static int batch_write(struct batch *b, unsigned from, unsigned n)
 		return 0;
 	}
 	w.bytes = (size_t)MIN(size - start, (uint64_t)n << CACHE_PAGE_SHIFT);
+	w.count = (unsigned)DIV_ROUND_UP(w.bytes, CACHE_PAGE_SIZE);
 	sync_may_sleep("I/O");
 	trace_event(&b->m->cache->trace, writeback_begin, first, n);
 	r = b->m->ops->writeback(b->m->owner, &w);
 	trace_event(&b->m->cache->trace, writeback_end, first, -r);
+	/* Those behind the end were truncated, too; if the others are dirty again, so are they, until the truncation gets there. */
+	if (r == 0 && n > w.count && b->m->ops->mkwrite_undo)
+		b->m->ops->mkwrite_undo(b->m->owner, first + w.count, n - w.count);
 	return r;
 }
 
@@ -393,24 +397,28 @@ static int writeback_range(struct cache_mapping *m, uint64_t first, uint64_t end
 /* A few: whoever does it wants memory, not to clean up. */
 #define MEMORY_PAGES 32u
 
+static size_t mappings_count(struct cache *c)
+{
+	size_t n;
+
+	mutex_lock(&c->mappings_lock);
+	n = c->mappings_size;
+	mutex_unlock(&c->mappings_lock);
+	return n;
+}
+
 /* Some mapping writes at most about `most` of its dirty pages. How many; or -errno, if none could. */
 static int writeback_some(struct cache *c, enum purpose why, unsigned most)
 {
 	struct cache_mapping *m;
-	uint32_t first = 0;
-	bool round = false;
+	size_t n = mappings_count(c);
 	int r = 0;
 
 	/* Each once: all that is dirty in one may be pinned, or can't be written. */
-	while (r <= 0 && !round && (m = mapping_next_dirty(c))) {
+	while (r <= 0 && n-- && (m = mapping_next_dirty(c))) {
 		unsigned written = 0;
-		int one = 0;
+		int one = writeback_range(m, 0, UINT64_MAX, why, most, &written);
 
-		round = m->number == first;
-		if (!first)
-			first = m->number;
-		if (!round)
-			one = writeback_range(m, 0, UINT64_MAX, why, most, &written);
 		mapping_put(m);
 		if (one < 0)
 			r = r < 0 ? r : one;
@@ -440,12 +448,13 @@ int cache_throttle(struct cache_mapping *m)
 	counter_inc(c, throttled);
 	r = writeback_range(m, 0, UINT64_MAX, FOR_ROOM, THROTTLE_BATCH, &written);
 	/*
-	 * Nobody may fill the memory with what can't be written: readers need some, too. As long as something can be written,
-	 * or is being, there will be room.
+	 * Nobody may fill the memory with what can't be written, because the disk fails, or pins keep it dirty (R3): readers need
+	 * some, too.
 	 */
 	while (a64_read(&c->dirty) > c->dirty_most && r >= 0)
+		/* None can be written: all the rest is pinned. */
 		if (!(r = writeback_some(c, FOR_ROOM, THROTTLE_BATCH)))
-			break;
+			r = -ENOMEM;
 	if (r >= 0 || a64_read(&c->dirty) <= c->dirty_most)
 		return 0;
 	counter_inc(c, throttle_refused);
@@ -461,11 +470,8 @@ void writeback_background(struct cache *c, size_t pages)
 void writeback_old(struct cache *c, uint64_t before)
 {
 	struct cache_mapping *m;
-	size_t n;
+	size_t n = mappings_count(c);
 
-	mutex_lock(&c->mappings_lock);
-	n = c->mappings_size;
-	mutex_unlock(&c->mappings_lock);
 	/* Each mapping's turn comes once. */
 	while (n-- && (m = mapping_next_dirty(c))) {
 		unsigned written;

@@ -112,6 +112,8 @@ static enum fault_result install_private(struct fault *f, uint64_t old, uint64_t
 	struct mm *mm = f->vma->mm;
 	bool same;
 
+	/* R11: who may store where the page is has it alone. */
+	assert(!(new & PTE_WRITE) || new & PTE_EXCLUSIVE);
 	if (!install_begin(f))
 		return FAULT_RETRY;
 	same = a64_read(entry) == old;
@@ -152,6 +154,11 @@ static enum fault_result file_page(struct fault *f, struct folio **ret)
 	return FAULT_LOCKED;
 }
 
+static unsigned cow_bit(const struct vma *vma)
+{
+	return vma->flags & VM_SHARED ? 0 : PTE_COW;
+}
+
 /* One page beside the one that was asked for, if that needs no waiting. False: the range has changed, no more of it. */
 static bool around_one(const struct fault *asked, uint64_t addr)
 {
@@ -170,7 +177,7 @@ static bool around_one(const struct fault *asked, uint64_t addr)
 
 		if (folio_attached(folio, vma->mapping) && frame_uptodate(c, frame) &&
 			page < DIV_ROUND_UP(cache_size(vma->mapping), CACHE_PAGE_SIZE)) {
-			result = install_file(&f, pte_make(frame, 0));
+			result = install_file(&f, pte_make(frame, cow_bit(vma)));
 			if (result == FAULT_LOCKED) {
 				vma->mm->mmu->install(vma->mm, addr, pte_page(pte_make(frame, 0)), false);
 				counter_inc(c, fault_around);
@@ -220,7 +227,7 @@ static enum fault_result file_fault(struct fault *f, bool writable)
 	if (r < 0) {
 		result = result_of(mm->cache, r);
 	} else {
-		pte = pte_make(frame, writable ? PTE_WRITE : 0);
+		pte = pte_make(frame, (writable ? PTE_WRITE : 0) | cow_bit(f->vma));
 		result = install_file(f, pte);
 		if (result != FAULT_RETRY) {
 			r = mm->mmu->install(mm, f->addr, pte_page(pte), writable);

@@ -5,7 +5,7 @@
 /* May what this entry maps be pinned as it is? A private page only if no other address space can come to share it. */
 static bool pte_allows(const struct mm *mm, uint64_t pte, bool write)
 {
-	if (!(pte & PTE_PRESENT) || pte & PTE_XIP)
+	if (!(pte & PTE_PRESENT) || pte & (PTE_XIP | PTE_COW))
 		return false;
 	/* The losing design takes a page for its own if nobody else maps it now, which fork may be about to change. */
 	if (pte & PTE_PRIVATE && !(pte & PTE_EXCLUSIVE) &&

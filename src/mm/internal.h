@@ -16,6 +16,7 @@ enum {
 	PTE_WRITE = 1u << 1,	 /* stores are allowed */
 	PTE_PRIVATE = 1u << 2,	 /* a private page: the entry holds a reference */
 	PTE_EXCLUSIVE = 1u << 3, /* and no other address space has it (R11) */
+	PTE_COW = 1u << 5,	 /* a file's page in a private range: a store copies it, so nobody may pin it */
 	PTE_XIP = 1u << 4,	 /* a page in place; the number is the image's */
 };
 #define PTE_SHIFT 8u

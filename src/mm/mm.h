@@ -82,7 +82,9 @@ struct mm_xip {
 
 /*
  * Maps pages [page, page + len / size of a page) of mapping at addr; mapping NULL: private memory that begins as zeroes.
- * xip, if valid: reads and private mappings go to the image itself, mapped at once. -EEXIST: something is there.
+ * xip, if valid: reads and private mappings go to the image itself, mapped at once. -EEXIST: something is there. -EINVAL: not
+ * aligned, 2^31 pages or more, or beyond the 48 bits of addresses; -EOVERFLOW: beyond the pages that files have. The mapping
+ * may be freed when nothing maps it any more and no call that works on the range is under way.
  */
 int mm_map(struct mm *mm, uint64_t addr, uint64_t len, unsigned flags, struct cache_mapping *mapping, uint64_t page,
 	const struct mm_xip *xip);

@@ -208,14 +208,25 @@ int vma_insert(struct mm *mm, struct vma *vma)
 	return r;
 }
 
+/* Does it lie where the tables reach, and can its pages be counted by an unsigned int? */
+static bool range_fits(uint64_t addr, uint64_t len)
+{
+	const uint64_t end = 1ull << (MM_LEVELS * MM_TABLE_SHIFT + CACHE_PAGE_SHIFT);
+
+	return len && !(addr % CACHE_PAGE_SIZE) && !(len % CACHE_PAGE_SIZE) && addr < end && len <= end - addr &&
+		len >> CACHE_PAGE_SHIFT <= INT32_MAX;
+}
+
 int mm_map(struct mm *mm, uint64_t addr, uint64_t len, unsigned flags, struct cache_mapping *mapping, uint64_t page,
 	const struct mm_xip *xip)
 {
 	struct vma *vma;
 	int r;
 
-	if (!len || addr % CACHE_PAGE_SIZE || len % CACHE_PAGE_SIZE || addr + len < addr)
+	if (!range_fits(addr, len))
 		return -EINVAL;
+	if (page > (UINT64_MAX >> CACHE_PAGE_SHIFT) - (len >> CACHE_PAGE_SHIFT))
+		return -EOVERFLOW;
 	vma = vma_new(mm, addr, addr + len, flags, mapping, page, xip);
 	if (!vma)
 		return -ENOMEM;
@@ -403,7 +414,7 @@ int mm_remap(struct mm *mm, uint64_t addr, uint64_t len, uint64_t to)
 
 	if (!old)
 		return -EFAULT;
-	if (old->start != addr || old->end != addr + len || to % CACHE_PAGE_SIZE || to + len < to)
+	if (old->start != addr || old->end != addr + len || !range_fits(to, len))
 		r = -EINVAL;
 	if (r == 0)
 		r = parts_add(&parts, old, old->start, old->end, old->flags, to);

@@ -52,8 +52,6 @@ static int vfs_init(struct vfs *v, const struct vfs_options *o, char error[IMAGE
 	struct cache_options cache_options = {
 		.limit = MAX(o->cache_limit, (size_t)4 * VFS_READ_MAX),
 		.readahead_threads = o->readahead_threads,
-		/* Without it (an old kernel, a sandbox) the cache keeps what it has. */
-		.pressure_fd = MAX(mem_pressure_open(), 0),
 	};
 	const struct image_info *info = image_get_info(v->image);
 	struct image_inode root;
@@ -71,8 +69,13 @@ static int vfs_init(struct vfs *v, const struct vfs_options *o, char error[IMAGE
 		v->zeros = NULL;
 		r = -ENOMEM;
 	}
-	if (r == 0)
+	if (r == 0) {
+		int fd = mem_pressure_open();
+
+		/* Without it (an old kernel, a sandbox) the cache keeps what it has. */
+		cache_options.pressure_fd = fd > 0 ? fd : 0;
 		r = cache_new(&cache_options, &v->cache);
+	}
 	if (r == 0)
 		r = cache_mapping_new(v->cache, &vfs_image_ops, v, info->block_size,
 			info->block_count * info->block_size, 0, &v->blocks);

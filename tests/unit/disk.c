@@ -43,14 +43,19 @@ static int disk_writeback(void *owner, const struct cache_write *w)
 {
 	struct disk *d = owner;
 
+	if (d->during_write)
+		d->during_write(d->context);
 	if (a32_read(&d->fail_writes) || a32_read(&d->fail_page) - 1 - w->page < w->count)
 		return -EIO;
+	must(w->bytes > (size_t)(w->count - 1) * DISK_PAGE && w->bytes <= (size_t)w->count * DISK_PAGE);
 	for (unsigned i = 0; i < w->count; i++) {
+		size_t bytes = MIN(w->bytes - (size_t)i * DISK_PAGE, (size_t)DISK_PAGE);
+
 		/* R1, and R2: the same bytes twice. */
 		must(a32_fetch_add(&d->reserved[w->page + i], (uint32_t)-1) > 0);
 		mutex_lock(&d->lock);
-		memcpy(d->bytes[w->page + i], w->data[i], DISK_PAGE);
-		must(!memcmp(d->bytes[w->page + i], w->data[i], DISK_PAGE));
+		memcpy(d->bytes[w->page + i], w->data[i], bytes);
+		must(!memcmp(d->bytes[w->page + i], w->data[i], bytes));
 		mutex_unlock(&d->lock);
 	}
 	a32_count(&d->writes, w->count);

@@ -19,6 +19,8 @@ struct disk {
 	unsigned unit_pages;			      /* of the mapping */
 	struct a32 fail_reads, fail_writes, no_space; /* all do, until that is over */
 	struct a32 fail_page;		      /* writes of this page fail; counted from 1, 0: none */
+	void (*during_write)(void *context);	      /* called before something is written; may be NULL */
+	void *context;
 	struct a32 writes, reads;		      /* pages */
 };
 

@@ -258,6 +258,21 @@ static void referenced_blocks_stay(void **state)
 	end(&f);
 }
 
+/* The oldest of all is in use, and the kernel's: it keeps nobody from what comes after it. */
+static void a_cold_block_in_use_blocks_nobody(void **state)
+{
+	struct fixture f = begin(BLOCK, 16, 0);
+	struct cache_ref held;
+
+	assert_int_equal(cache_get(f.mapping, 0, &held), 0);
+	assert_int_equal(touch(&f, 0, CACHE_COLD), 0);
+	for (uint64_t i = 1; i < 200; i++)
+		assert_int_equal(touch(&f, i, i % 3 ? CACHE_KEEP : CACHE_COLD), 0);
+	check(f.owner, 0, &held);
+	cache_put(f.mapping, &held, CACHE_KEEP);
+	end(&f);
+}
+
 static void short_blocks_share_memory(void **state)
 {
 	struct fixture f = begin(BLOCK, 16, 0);
@@ -505,6 +520,7 @@ int main(void)
 		cmocka_unit_test(readers_of_one_block_share_its_error),
 		cmocka_unit_test(memory_stays_in_the_limit),
 		cmocka_unit_test(referenced_blocks_stay),
+		cmocka_unit_test(a_cold_block_in_use_blocks_nobody),
 		cmocka_unit_test(short_blocks_share_memory),
 		cmocka_unit_test(a_scan_spares_what_is_in_use),
 		cmocka_unit_test(cold_blocks_stay_in_their_share),

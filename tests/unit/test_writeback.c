@@ -149,6 +149,106 @@ static void what_cannot_be_written_does_not_fill_the_memory(void **state)
 	end(&f);
 }
 
+static void during_slow_failure(void *context)
+{
+	/* Long enough for the flusher to look, and to find that nothing is dirty. */
+	nanosleep(&(struct timespec){0, 50000000}, NULL);
+}
+
+/* While a page is being written nothing is dirty; if that fails, the flusher has to hear of it. */
+static void what_has_failed_is_tried_again_by_age(void **state)
+{
+	struct fixture f = begin((struct cache_options){.limit = 64 * PAGE, .dirty_expire_ms = 20, .dirty_interval_ms = 5}, 1);
+
+	f.disk->during_write = during_slow_failure;
+	a32_set(&f.disk->fail_writes, 1);
+	assert_int_equal(put_word(&f, 3, 77), 0);
+	cache_sync(f.file, 0, UINT64_MAX, NULL);
+	a32_set(&f.disk->fail_writes, 0);
+	wait_until(nothing_dirty, &f);
+	assert_int_equal(cache_sync(f.file, 0, UINT64_MAX, NULL), 0);
+	assert_true(disk_word(f.disk, 3) == 77);
+	end(&f);
+}
+
+/* Where one file can't be written, and the next has nothing to write, the search for some that can be comes to an end. */
+static void a_disk_that_fails_is_asked_once(void **state)
+{
+	struct fixture f = begin((struct cache_options){.limit = 16 * PAGE, .dirty_expire_ms = 1u << 30, .dirty_background = 100}, 1);
+	struct disk *others[3];
+	struct cache_mapping *files[3];
+	int r = 0;
+
+	for (unsigned i = 0; i < 3; i++) {
+		others[i] = disk_new(1);
+		a32_set(&others[i]->fail_writes, 1);
+		assert_int_equal(cache_mapping_new(f.cache, &disk_ops, others[i], PAGE, DISK_PAGES * PAGE, 0, &files[i]), 0);
+	}
+	for (unsigned p = 0; p < 4; p++)
+		for (unsigned i = 0; i < 3 && r == 0; i++)
+			r = cache_write(files[i], p * PAGE, "x", 1);
+	assert_int_equal(r, -EIO);
+	/* It is this file that is asked first, and clean then. */
+	assert_int_equal(put_word(&f, 0, 1), -EIO);
+	for (unsigned i = 0; i < 3; i++) {
+		cache_mapping_free(files[i]);
+		free(others[i]);
+	}
+	end(&f);
+}
+
+/* What pins keep dirty does not fill the memory either. */
+static void pinned_pages_leave_half_of_the_memory(void **state)
+{
+	struct fixture f = begin((struct cache_options){.limit = 16 * PAGE, .dirty_expire_ms = 1u << 30}, 1);
+	struct soft_options soft = {.base = AT, .pages = DISK_PAGES};
+	uint32_t frames[16];
+	struct soft_mmu *mmu;
+	unsigned n = 0;
+	struct mm *mm;
+	int r = 0;
+
+	assert_int_equal(soft_mmu_new(&soft, &mmu), 0);
+	assert_int_equal(mm_new(f.cache, &soft_mmu_ops, mmu, &mm), 0);
+	assert_int_equal(mm_map(mm, AT, DISK_PAGES * PAGE, VM_READ | VM_WRITE | VM_SHARED, f.file, 0, NULL), 0);
+	while (n < 16 && (r = mm_pin(mm, AT + n * PAGE, 1, PIN_FOR_WRITE, &frames[n])) == 0)
+		n++;
+	assert_int_equal(r, -ENOMEM);
+	assert_in_range(n, 8, 10);
+	for (unsigned p = 20; p < 60; p++) {
+		struct cache_ref ref;
+
+		assert_int_equal(cache_get(f.file, p, &ref), 0);
+		cache_put(f.file, &ref, CACHE_KEEP);
+	}
+	mm_unpin(mm, frames, n, PIN_FOR_WRITE);
+	assert_int_equal(put_word(&f, 30, 1), 0);
+	mm_free(mm);
+	soft_mmu_free(mmu);
+	end(&f);
+}
+
+/* The first file that can be written halves what is promised to readers: who has more than that gives it back first. */
+static void promises_to_readers_shrink_with_the_first_writable_file(void **state)
+{
+	static const struct cache_ops read_only = {0};
+	struct cache_options options = {.limit = 16 * PAGE};
+	struct cache_mapping *a, *b;
+	struct cache *cache;
+
+	assert_int_equal(cache_new(&options, &cache), 0);
+	assert_int_equal(cache_mapping_new(cache, &read_only, NULL, PAGE, PAGE, 0, &a), 0);
+	assert_int_equal(cache_reserve(a, 12), 0);
+	assert_int_equal(cache_mapping_new(cache, &disk_ops, NULL, PAGE, PAGE, 0, &b), 0);
+	assert_int_equal(cache_reserve(a, 9), -ENOMEM);
+	cache_unreserve(a, 12);
+	assert_int_equal(cache_reserve(b, 8), 0);
+	cache_unreserve(b, 8);
+	cache_mapping_free(a);
+	cache_mapping_free(b);
+	cache_free(cache);
+}
+
 /* ---- writes to a part of a unit ---- */
 
 static uint8_t byte_at(struct fixture *f, size_t at)
@@ -240,6 +340,70 @@ static void what_lies_behind_the_end_is_zero(void **state)
 	assert_int_equal(byte_at(&f, 6 * PAGE + 9), 0);
 	assert_int_equal(byte_at(&f, 6 * PAGE + 10), 'n');
 	assert_int_equal(byte_at(&f, 6 * PAGE + 13), 0);
+	end(&f);
+}
+
+struct growth {
+	struct fixture *f;
+	pthread_t thread;
+	struct a32 began;
+};
+
+static void *grow_main(void *arg)
+{
+	struct growth *g = arg;
+
+	a32_set(&g->began, 1);
+	cache_truncate(g->f->file, 8 * PAGE);
+	return NULL;
+}
+
+/* In the middle of its writeback the file becomes longer. */
+static void during_write_grow(void *context)
+{
+	struct growth *g = context;
+
+	g->f->disk->during_write = NULL;
+	must(thread_start(&g->thread, grow_main, g) == 0);
+	while (!a32_read(&g->began))
+		sched_yield();
+	nanosleep(&(struct timespec){0, 20000000}, NULL);
+}
+
+/* Bytes that a program has stored behind the end, by its mapping, never become the file's: neither here nor on the disk. */
+static void stores_behind_the_end_stay_there(void **state)
+{
+	struct fixture f = begin((struct cache_options){.limit = 64 * PAGE, .dirty_background = 100, .dirty_expire_ms = 1u << 30}, 1);
+	struct soft_options soft = {.base = AT, .pages = DISK_PAGES};
+	struct growth g = {.f = &f};
+	struct soft_mmu *mmu;
+	struct mm *mm;
+
+	assert_int_equal(soft_mmu_new(&soft, &mmu), 0);
+	assert_int_equal(mm_new(f.cache, &soft_mmu_ops, mmu, &mm), 0);
+	assert_int_equal(mm_map(mm, AT, DISK_PAGES * PAGE, VM_READ | VM_WRITE | VM_SHARED, f.file, 0, NULL), 0);
+	/* The file grows: by truncation; by that during a writeback; by a write behind the end. */
+	for (unsigned way = 0; way < 3; way++) {
+		cache_truncate(f.file, 5 * PAGE + 100);
+		memset(f.disk->bytes[5] + 100, 0, PAGE - 100);
+		assert_int_equal(soft_store(mm, AT + 5 * PAGE + 200, 0x4141414141414141u), 0);
+		if (way == 0)
+			cache_truncate(f.file, 8 * PAGE);
+		if (way == 1) {
+			a32_set(&g.began, 0);
+			f.disk->context = &g;
+			f.disk->during_write = during_write_grow;
+			assert_int_equal(cache_sync(f.file, 0, UINT64_MAX, NULL), 0);
+			pthread_join(g.thread, NULL);
+		}
+		if (way == 2)
+			assert_int_equal(cache_write(f.file, 6 * PAGE, "x", 1), 0);
+		assert_int_equal(byte_at(&f, 5 * PAGE + 200), 0);
+		assert_int_equal(cache_sync(f.file, 0, UINT64_MAX, NULL), 0);
+		assert_int_equal(f.disk->bytes[5][200], 0);
+	}
+	mm_free(mm);
+	soft_mmu_free(mmu);
 	end(&f);
 }
 
@@ -507,6 +671,11 @@ int main(void)
 		cmocka_unit_test(too_much_is_written_before_it_is_old),
 		cmocka_unit_test(what_is_young_and_little_stays),
 		cmocka_unit_test(what_cannot_be_written_does_not_fill_the_memory),
+		cmocka_unit_test(what_has_failed_is_tried_again_by_age),
+		cmocka_unit_test(a_disk_that_fails_is_asked_once),
+		cmocka_unit_test(pinned_pages_leave_half_of_the_memory),
+		cmocka_unit_test(promises_to_readers_shrink_with_the_first_writable_file),
+		cmocka_unit_test(stores_behind_the_end_stay_there),
 		cmocka_unit_test(whole_pages_are_written_without_reading),
 		cmocka_unit_test(parts_of_pages_are_read_first),
 		cmocka_unit_test(a_failed_read_of_the_rest_loses_nothing),

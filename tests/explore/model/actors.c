@@ -327,6 +327,71 @@ static void fault_both(struct world *w)
 	world_load(w, 0, SHARED_AT + PAGE);
 }
 
+static void unmap_private(struct world *w)
+{
+	mm_unmap(w->mm[0], ANON_AT, PAGE);
+	w->anon_mapped[0] = false;
+}
+
+static void remap_private(struct world *w)
+{
+	mm_remap(w->mm[0], ANON_AT, PAGE, ANON_AT + PAGE);
+	mm_remap(w->mm[0], ANON_AT + PAGE, PAGE, ANON_AT);
+}
+
+/* What is pinned is nobody else's, however much memory others take. */
+static void fast_private(struct world *w)
+{
+	struct folio *others[FRAMES];
+	struct cache_stats stats;
+	unsigned n = 0;
+	uint32_t frame;
+
+	if (!mm_pin_fast(w->mm[0], ANON_AT, true, &frame))
+		return;
+	explore_point("the device stores");
+	cache_get_stats(w->cache, &stats);
+	for (unsigned most = (unsigned)((stats.limit - stats.used) / PAGE); n < most; n++)
+		if (cache_private_new(w->cache, &others[n]) < 0)
+			break;
+	for (unsigned i = 0; i < n; i++)
+		explore_check(folio_frame(w->cache, others[i]) != frame, "a pinned frame was given to somebody else (R4)");
+	while (n--)
+		folio_put(w->cache, others[n]);
+	mm_unpin(w->mm[0], &frame, 1, PIN_FOR_WRITE);
+}
+
+/* A device that is to read from a private copy of the file sees what the program stores there, whatever was mapped before. */
+static void private_file(struct world *w)
+{
+	uint32_t frame;
+	uint64_t v;
+
+	if (mm_map(w->mm[0], COPY_AT, PAGE, VM_READ | VM_WRITE, w->file, 0, NULL) < 0)
+		return;
+	if (soft_load(w->mm[0], COPY_AT, &v) == 0 && mm_pin(w->mm[0], COPY_AT, 1, 0, &frame) == 0) {
+		v = world_value(w);
+		explore_check(soft_store(w->mm[0], COPY_AT, v) == 0, "a pinned page can't be stored to");
+		explore_check(soft_dma_load(w->cache, frame, 0) == v, "a device reads what the program has no more (R11)");
+		mm_unpin(w->mm[0], &frame, 1, 0);
+	}
+	mm_unmap(w->mm[0], COPY_AT, PAGE);
+}
+
+static void shrink(struct world *w)
+{
+	cache_shrink(w->cache);
+}
+
+const struct actor private_actors[] = {
+	{"munmap-private", unmap_private, false, true, false, "R4 R10"},
+	{"mremap-private", remap_private, false, true, false, "R6 R7"},
+	{"fast-private", fast_private, false, true, false, "R4 R10"},
+	{"private-file", private_file, false, true, false, "R11"},
+	{"shrink", shrink, false, false, false, "R4"},
+};
+const unsigned private_actor_count = ARRAY_SIZE(private_actors);
+
 const struct actor page_actors[] = {
 	{"page-write", page_write, false, false, false, "R1 R2 R13"},
 	{"page-write-other", page_write_other, false, false, false, "R1 R2 R13"},
@@ -336,6 +401,9 @@ const unsigned page_actor_count = ARRAY_SIZE(page_actors);
 
 const struct actor *actor_find(const char *name)
 {
+	for (unsigned i = 0; i < private_actor_count; i++)
+		if (!strcmp(private_actors[i].name, name))
+			return &private_actors[i];
 	for (unsigned i = 0; i < page_actor_count; i++)
 		if (!strcmp(page_actors[i].name, name))
 			return &page_actors[i];

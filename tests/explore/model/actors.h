@@ -22,6 +22,9 @@ extern const unsigned failing_actor_count;
 /* On the whole file: where its pages are one unit, or a fault maps both. */
 extern const struct actor page_actors[];
 extern const unsigned page_actor_count;
+/* On private memory, and on memory as such. */
+extern const struct actor private_actors[];
+extern const unsigned private_actor_count;
 /* By name; ends the program if there is none. */
 const struct actor *actor_find(const char *name);
 

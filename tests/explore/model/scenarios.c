@@ -295,6 +295,39 @@ static void add_around(struct list *l)
 	}
 }
 
+/* Private memory that goes away, moves, or is a copy of the file; and memory that goes back to the system. */
+static void add_private(struct list *l)
+{
+	for (unsigned i = 0; i < private_actor_count; i++) {
+		for (unsigned k = 0; k < private_actor_count - i + actor_count; k++) {
+			const struct actor *with = k < actor_count ? &actors[k] : &private_actors[i + k - actor_count];
+			const struct actor *who[] = {&private_actors[i], with};
+			struct scenario *s;
+
+			/* What the child has is told from what its parent had, at one address. */
+			if (with->child || (i < 2 && with == actor_find("fork")))
+				continue;
+			/* Two who want all memory wait for each other. */
+			if (with == &private_actors[i] && with == actor_find("fast-private"))
+				continue;
+			s = scenario_new("private:", who, 2, DIRTY);
+			s->program.bound = k >= actor_count ? 3 : with->space || with == actor_find("reclaim") ? 2 : 1;
+			list_add(l, s);
+		}
+	}
+	for (unsigned i = 0; i < actor_count; i++) {
+		const struct actor *who[] = {&actors[i], actor_find("shrink"), actor_find("fuse-read-other")};
+		struct scenario *s;
+
+		if (who[0]->child || who[0]->xip || who[0]->space || who[0] == actor_find("write-error"))
+			continue;
+		s = scenario_new("", who, 3, TIGHT);
+		s->options.spare = spare_of(who[0]);
+		s->program.bound = 1;
+		list_add(l, s);
+	}
+}
+
 /* Too many orders to try them all: for random runs. */
 static void add_fours(struct list *l)
 {
@@ -374,6 +407,7 @@ void scenarios_rules(struct list *l)
 	add_tight(l);
 	add_units(l);
 	add_around(l);
+	add_private(l);
 	add_fours(l);
 }
 

@@ -24,6 +24,7 @@
 /* Where things are mapped, in each address space. */
 #define SHARED_AT ((uint64_t)0x100)
 #define MOVED_AT ((uint64_t)0x140)
+#define COPY_AT ((uint64_t)0x160) /* the file's first page, private; mapped by who wants it */
 #define ANON_AT ((uint64_t)0x180)
 #define WINDOW_AT ((uint64_t)0x100)
 #define WINDOW_PAGES 12u
