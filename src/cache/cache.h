@@ -230,7 +230,7 @@ uint64_t cache_invalidate(struct cache_mapping *mapping, uint64_t first, uint64_
 /* Frees clean memory that nobody uses: at least `bytes` if there is as much. What was freed. */
 size_t cache_reclaim(struct cache *cache, size_t bytes);
 /*
- * The system is short of memory: frees a quarter of what is clean and unused, and all that is free goes back to the system.
+ * The system is short of memory: frees as much as a quarter of what is in use, if that is clean and idle, and all that is free goes back to it.
  * What the system got, in bytes. Sleeps.
  */
 size_t cache_shrink(struct cache *cache);
