@@ -151,8 +151,9 @@ void folio_unlock(struct folio *folio);
 bool folio_attached(const struct folio *folio, const struct cache_mapping *mapping);
 
 /*
- * Makes pages of a locked, attached folio dirty, which are uptodate or will be when it is unlocked, if the owner's mkwrite allows it; waits for their writeback,
- * unless that goes from a copy (R1, R2). Those that are dirty already cost nothing. After it the bytes may be changed.
+ * Makes pages of a locked, attached folio dirty, which are uptodate or will be when it is unlocked, if the owner's mkwrite
+ * allows it; waits for their writeback, unless that goes from a copy (R1, R2). Those that are dirty already cost nothing.
+ * After it the bytes may be changed.
  */
 int folio_mkwrite(struct cache *cache, struct folio *folio, unsigned first, unsigned count);
 
@@ -230,7 +231,8 @@ uint64_t cache_invalidate(struct cache_mapping *mapping, uint64_t first, uint64_
 /* Frees clean memory that nobody uses: at least `bytes` if there is as much. What was freed. */
 size_t cache_reclaim(struct cache *cache, size_t bytes);
 /*
- * The system is short of memory: frees as much as a quarter of what is in use, if that is clean and idle, and all that is free goes back to it.
+ * The system is short of memory: frees as much as a quarter of what is in use, if that is clean and idle, and all that is
+ * free goes back to it.
  * What the system got, in bytes. Sleeps.
  */
 size_t cache_shrink(struct cache *cache);
