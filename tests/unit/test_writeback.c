@@ -120,7 +120,7 @@ static void what_is_young_and_little_stays(void **state)
 /* Readers keep half of the memory, however long the disk refuses; and then nothing was lost. */
 static void what_cannot_be_written_does_not_fill_the_memory(void **state)
 {
-	struct fixture f = begin((struct cache_options){.limit = 16 * PAGE, .dirty_expire_ms = 1u << 30}, 1);
+	struct fixture f = begin((struct cache_options){.limit = 16 * PAGE, .dirty_expire_ms = 1u << 30, .dirty_background = 100}, 1);
 	unsigned accepted = 0;
 	int r = 0;
 
