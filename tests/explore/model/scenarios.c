@@ -316,14 +316,14 @@ static void add_private(struct list *l)
 		}
 	}
 	for (unsigned i = 0; i < actor_count; i++) {
-		const struct actor *who[] = {&actors[i], actor_find("shrink"), actor_find("fuse-read-other")};
+		const struct actor *who[] = {&actors[i], actor_find("shrink")};
 		struct scenario *s;
 
 		if (who[0]->child || who[0]->xip || who[0]->space || who[0] == actor_find("write-error"))
 			continue;
-		s = scenario_new("", who, 3, TIGHT);
+		s = scenario_new("", who, 2, TIGHT);
 		s->options.spare = spare_of(who[0]);
-		s->program.bound = 1;
+		s->program.bound = 2;
 		list_add(l, s);
 	}
 }
