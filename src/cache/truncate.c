@@ -92,6 +92,9 @@ static void forget_dirty(struct cache_mapping *m, uint64_t page)
 	if (!f)
 		return;
 	folio_lock(f);
+	/* A fault that had looked at the size before it changed may have mapped them since they were taken away. */
+	if (folio_attached(f, m))
+		mapping_zap(m, page, folio_first_page(m, f) + f->pages - page);
 	for (unsigned i = 0; folio_attached(f, m) && i < f->pages; i++) {
 		if (folio_first_page(m, f) + i < page ||
 			!(a32_fetch_and(&f[i].state, ~(uint32_t)PAGE_DIRTY) & PAGE_DIRTY))

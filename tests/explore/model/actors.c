@@ -327,6 +327,19 @@ static void fault_both(struct world *w)
 	world_load(w, 0, SHARED_AT + PAGE);
 }
 
+/* The fault maps the other page, too; a device stores there. */
+static void fault_then_dma(struct world *w)
+{
+	world_load(w, 0, SHARED_AT);
+	world_dma(w, 0, SHARED_AT + PAGE, 0, 1);
+}
+
+/* The file ends in the middle of its unit. */
+static void truncate_one(struct world *w)
+{
+	world_truncate(w, 1);
+}
+
 static void unmap_private(struct world *w)
 {
 	mm_unmap(w->mm[0], ANON_AT, PAGE);
@@ -396,6 +409,8 @@ const struct actor page_actors[] = {
 	{"page-write", page_write, false, false, false, "R1 R2 R13"},
 	{"page-write-other", page_write_other, false, false, false, "R1 R2 R13"},
 	{"fault-both", fault_both, false, false, false, "R6 R7 R9"},
+	{"fault-then-dma", fault_then_dma, false, false, false, "R1 R10"},
+	{"truncate-one", truncate_one, false, false, false, "R5"},
 };
 const unsigned page_actor_count = ARRAY_SIZE(page_actors);
 

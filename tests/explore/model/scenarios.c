@@ -250,10 +250,10 @@ static void add_units(struct list *l)
 
 	for (unsigned n = 0; n < 2; n++) {
 		who[0] = actor_find(n ? "page-write-other" : "page-write");
-		for (unsigned i = 0; i < actor_count; i++) {
+		for (unsigned i = 0; i < actor_count + page_actor_count; i++) {
 			struct scenario *s;
 
-			who[1] = &actors[i];
+			who[1] = i < actor_count ? &actors[i] : &page_actors[i - actor_count];
 			if (who[1]->xip || who[1]->child)
 				continue;
 			s = scenario_new("unit:", who, 2, COLD);
@@ -282,16 +282,22 @@ static void add_units(struct list *l)
 /* Both pages are in the cache, and a fault on one maps the other, too. */
 static void add_around(struct list *l)
 {
-	for (unsigned i = 0; i < actor_count; i++) {
-		const struct actor *who[] = {actor_find("fault-both"), &actors[i]};
-		struct scenario *s;
+	static const char *const first[] = {"fault-both", "fault-then-dma"};
 
-		if (who[1]->xip || who[1]->child)
-			continue;
-		s = scenario_new("around:", who, 2, COLD);
-		s->options.populate = s->options.around = true;
-		s->program.bound = 2;
-		list_add(l, s);
+	for (unsigned i = 0; i < actor_count + page_actor_count; i++) {
+		for (unsigned k = 0; k < ARRAY_SIZE(first); k++) {
+			const struct actor *who[] = {actor_find(first[k]), i < actor_count ? &actors[i] : &page_actors[i - actor_count]};
+			struct scenario *s;
+
+			if (who[1]->xip || who[1]->child)
+				continue;
+			s = scenario_new("around:", who, 2, COLD);
+			s->options.populate = s->options.around = true;
+			/* With the file as one unit: its end may lie in it. */
+			s->options.one_unit = who[1] == actor_find("truncate-one");
+			s->program.bound = 2;
+			list_add(l, s);
+		}
 	}
 }
 
