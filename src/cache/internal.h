@@ -245,7 +245,7 @@ void memory_event(struct cache *cache);
 
 /* ---- reclaim.c ---- */
 
-enum queue_kind { QUEUE_YOUNG, QUEUE_MAIN, QUEUE_COLD };
+enum queue_kind { QUEUE_YOUNG, QUEUE_MAIN, QUEUE_COLD, QUEUE_TURN /* the young or the cold: reclaim.c */ };
 void queue_add(struct cache *cache, struct folio *folio, enum queue_kind kind);
 /* Out of whatever queue it is in. */
 void queue_remove(struct cache *cache, struct folio *folio);

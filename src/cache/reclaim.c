@@ -21,10 +21,10 @@
 
 void reclaim_set_shares(struct cache *c, uint32_t pages, uint32_t unit_pages)
 {
-	uint32_t young = MIN(MAX(pages / YOUNG_SHARE, YOUNG_UNITS * unit_pages), pages - pages / 10);
+	uint32_t units = pages / unit_pages, young = MIN(MAX(units / YOUNG_SHARE, YOUNG_UNITS), units * 9 / 10);
 
-	a32_set(&c->young_share, young);
-	a32_set(&c->young_window, (uint32_t)((uint64_t)young * CACHE_YOUNG_WINDOW / 100));
+	a32_set(&c->young_share, young * unit_pages);
+	a32_set(&c->young_window, young * CACHE_YOUNG_WINDOW / 100 * unit_pages);
 	a32_set(&c->cold_share, MAX(pages / COLD_SHARE, COLD_LEAST));
 }
 
@@ -78,20 +78,15 @@ static void remove_locked(struct cache *c, struct folio *f)
 	c->queued--;
 }
 
-/* It comes after all others, and `pages` before the next. */
-static void stamp_locked(struct cache *c, struct folio *f, uint32_t pages)
-{
-	a32_set(&f->came, a32_read(&c->came));
-	a32_set(&c->came, a32_read(&c->came) + pages);
-}
-
 void queue_add(struct cache *c, struct folio *f, enum queue_kind kind)
 {
 	mutex_lock(&c->reclaim_lock);
 	/* It may have left its mapping before its reader hands it back. */
 	if (!(a32_read(&f->flags) & (FOLIO_DETACHED | FOLIO_FAILED))) {
-		if (kind == QUEUE_YOUNG)
-			stamp_locked(c, f, f->pages);
+		if (kind == QUEUE_YOUNG) {
+			a32_set(&c->came, a32_read(&c->came) + f->pages);
+			a32_set(&f->came, a32_read(&c->came));
+		}
 		/* What has its place in the main queue keeps that. */
 		if (kind == QUEUE_YOUNG || a32_read(&f->flags) & FOLIO_YOUNG) {
 			remove_locked(c, f);
@@ -114,36 +109,35 @@ static bool candidate(const struct folio *f)
 	return a32_read(&f->refs) == 1 && !(a32_read(&f->flags) & FOLIO_LOCKED);
 }
 
-/* The queue whose turn it is: of the young and the cold the one whose oldest came first. */
-static struct queue *fifo_turn_locked(struct cache *c, enum queue_kind kind)
+/* QUEUE_TURN: of the young and the cold the queue whose oldest came first. NULL: it is empty. */
+static struct queue *fifo_locked(struct cache *c, enum queue_kind kind)
 {
-	const struct folio *young, *cold;
+	struct queue *young = kind == QUEUE_COLD || !c->young.pages ? NULL : &c->young;
+	struct queue *cold = kind == QUEUE_YOUNG || !c->cold.pages ? NULL : &c->cold;
 
-	if (kind == QUEUE_COLD || c->young.oldest == FRAME_NONE)
-		return &c->cold;
-	if (c->cold.oldest == FRAME_NONE)
-		return &c->young;
-	young = folio_at(c, c->young.oldest);
-	cold = folio_at(c, c->cold.oldest);
-	return (int32_t)(a32_read(&young->came) - a32_read(&cold->came)) < 0 ? &c->young : &c->cold;
+	if (!young || !cold)
+		return young ? young : cold;
+	return (int32_t)(a32_read(&folio_at(c, young->oldest)->came) - a32_read(&folio_at(c, cold->oldest)->came)) < 0 ?
+		young : cold;
 }
 
 /*
- * The oldest cold folio that may go (QUEUE_YOUNG: or a young one) with a reference, while there are more than `least` pages
- * of them. What was wanted again moves to the main queue. The others that were looked at come last from now on.
+ * The oldest young or cold folio that may go, with a reference. What was wanted again moves to the main queue. The others that
+ * were looked at come last from now on.
  */
-static struct folio *fifo_next_locked(struct cache *c, enum queue_kind kind, uint32_t least, unsigned *budget)
+static struct folio *fifo_next_locked(struct cache *c, enum queue_kind kind, unsigned *budget)
 {
-	while (*budget && c->cold.pages + (kind == QUEUE_YOUNG ? c->young.pages : 0) > least) {
-		struct queue *q = fifo_turn_locked(c, kind);
+	struct queue *q;
+
+	while (*budget && (q = fifo_locked(c, kind))) {
 		struct folio *f = folio_at(c, q->oldest);
 		bool visited = a32_read(&f->flags) & FOLIO_VISITED;
 
 		(*budget)--;
 		remove_locked(c, f);
-		/* Its time goes with it, or it would be this one's turn again. */
-		stamp_locked(c, f, 1);
 		add_locked(c, f, visited ? QUEUE_MAIN : q == &c->cold ? QUEUE_COLD : QUEUE_YOUNG);
+		/* Its time goes with it, or it would be this one's turn again. */
+		a32_set(&f->came, a32_read(&c->came));
 		if (visited) {
 			a32_fetch_and(&f->flags, ~(uint32_t)FOLIO_VISITED);
 			counter_inc(c, pgactivate);
@@ -260,8 +254,8 @@ bool folio_reclaim(struct cache *c, struct folio *f)
 	return false;
 }
 
-/* Frees a folio of one queue, while that has more than `least` pages. */
-static bool reclaim_from(struct cache *c, enum queue_kind kind, uint32_t least)
+/* Frees a folio of one queue. */
+static bool reclaim_from(struct cache *c, enum queue_kind kind)
 {
 	unsigned budget;
 
@@ -274,7 +268,7 @@ static bool reclaim_from(struct cache *c, enum queue_kind kind, uint32_t least)
 		bool none;
 
 		mutex_lock(&c->reclaim_lock);
-		f = kind == QUEUE_MAIN ? main_next_locked(c, &budget) : fifo_next_locked(c, kind, least, &budget);
+		f = kind == QUEUE_MAIN ? main_next_locked(c, &budget) : fifo_next_locked(c, kind, &budget);
 		none = !f && (kind != QUEUE_MAIN || c->main.oldest == FRAME_NONE);
 		mutex_unlock(&c->reclaim_lock);
 		if (f && folio_reclaim(c, f))
@@ -287,14 +281,20 @@ static bool reclaim_from(struct cache *c, enum queue_kind kind, uint32_t least)
 
 bool reclaim_cold(struct cache *c)
 {
-	return reclaim_from(c, QUEUE_COLD, 0);
+	return reclaim_from(c, QUEUE_COLD);
 }
 
 bool reclaim_one(struct cache *c)
 {
-	/* The young that are looked at last may have moved to the main queue. */
-	return reclaim_from(c, QUEUE_YOUNG, a32_read(&c->young_share)) || reclaim_from(c, QUEUE_MAIN, 0) ||
-		reclaim_from(c, QUEUE_YOUNG, 0) || reclaim_from(c, QUEUE_MAIN, 0);
+	bool share;
+
+	mutex_lock(&c->reclaim_lock);
+	share = c->young.pages + c->cold.pages >= a32_read(&c->young_share);
+	mutex_unlock(&c->reclaim_lock);
+	if ((share && reclaim_from(c, QUEUE_TURN)) || reclaim_from(c, QUEUE_MAIN))
+		return true;
+	/* Each by itself: nobody's turn is lost to who can't go. And those looked at may have moved to the main queue. */
+	return reclaim_from(c, QUEUE_YOUNG) || reclaim_from(c, QUEUE_COLD) || reclaim_from(c, QUEUE_MAIN);
 }
 
 size_t cache_reclaim(struct cache *c, size_t bytes)
