@@ -16,7 +16,6 @@
 #define ID 0x1122334455667788ull
 #define DISK_NODES 40000u
 #define PAGES_PER_NODE PINFS_DELTA_NODE_PAGES
-#define VALUE_MAX 64u /* of values that the model keeps by themselves; longer ones follow from key and version */
 
 /* ---- memory ---- */
 
@@ -438,6 +437,9 @@ static void both_end(struct both *b)
 
 /* ---- random ---- */
 
+/* Trees of three levels: few items of a leaf, and many of them. */
+static bool tall;
+
 static struct tree_key key_random(struct rng *rng)
 {
 	static const uint64_t objects[] = {0, 1, 2, 0x104, 0x105, 1ull << 40, UINT64_MAX};
@@ -445,11 +447,13 @@ static struct tree_key key_random(struct rng *rng)
 
 	if (rng_below(rng, 200) == 0)
 		return (struct tree_key){object, rng_below(rng, 2) ? UINT64_MAX - 1 : 0};
-	return (struct tree_key){object, rng_below(rng, 3000)};
+	return (struct tree_key){object, rng_below(rng, tall ? 1u << 20 : 3000)};
 }
 
 static uint32_t len_random(struct rng *rng)
 {
+	if (tall)
+		return rng_below(rng, 8) ? PINFS_DELTA_ITEM_MAX - (uint32_t)rng_below(rng, 300) : (uint32_t)rng_below(rng, 100);
 	switch (rng_below(rng, 10)) {
 	case 0:
 		return 0;
@@ -485,12 +489,23 @@ static int step(struct both *b, struct rng *rng, unsigned shrink)
 	}
 }
 
+/* Items to begin with: a tall tree has three levels then. */
+static void fill(struct both *b, struct rng *rng, unsigned items)
+{
+	while (b->model.count < items)
+		both_put(b, key_random(rng), len_random(rng));
+	checkpoint(b);
+	must(!tall || b->root.height == 3);
+}
+
 static void random_steps(size_t cache, unsigned rounds, uint64_t seed)
 {
 	struct rng rng = {seed};
 	struct both b;
 
 	both_begin(&b, cache);
+	if (tall)
+		fill(&b, &rng, 4000);
 	for (unsigned round = 0; round < rounds; round++) {
 		unsigned shrink = round % 20 < 12 ? 30 : 75;
 		unsigned steps = 1 + (unsigned)rng_below(&rng, 800);
@@ -643,6 +658,8 @@ static void frozen_rounds(size_t cache, unsigned rounds, uint64_t seed)
 	struct both b;
 
 	both_begin(&b, cache);
+	if (tall)
+		fill(&b, &rng, 3000);
 	for (unsigned round = 0; round < rounds; round++) {
 		unsigned shrink = round % 30 < 18 ? 25 : 85, steps = (unsigned)rng_below(&rng, 300);
 		bool written = rng_below(&rng, 3) > 0, late = rng_below(&rng, 2);
@@ -700,16 +717,9 @@ static void frozen_nodes_stay_as_they_are(void **state)
 	frozen_rounds(16 * PINFS_DELTA_NODE_SIZE, 150, 5);
 }
 
-struct writer {
-	struct both *b;
-	bool stop;
-};
-
 static void *write_thread(void *arg)
 {
-	struct writer *w = arg;
-
-	write_frozen(w->b);
+	write_frozen(arg);
 	return NULL;
 }
 
@@ -720,14 +730,13 @@ static void another_thread_may_write_them(void **state)
 
 	both_begin(&b, 16 * PINFS_DELTA_NODE_SIZE);
 	for (unsigned round = 0; round < 30; round++) {
-		struct writer w = {.b = &b};
 		struct tree_root root;
 		pthread_t thread;
 
 		for (unsigned i = 0; i < 400; i++)
 			step(&b, &rng, 30);
 		must(tree_freeze(b.tree, ++b.generation, &root) == 0);
-		must(pthread_create(&thread, NULL, write_thread, &w) == 0);
+		must(pthread_create(&thread, NULL, write_thread, &b) == 0);
 		/* What is in memory, or on the disk for longer: no place changes hands meanwhile. */
 		for (unsigned i = 0; i < 200; i++)
 			step(&b, &rng, 60);
@@ -781,16 +790,15 @@ static void no_space_changes_nothing(void **state)
 	both_end(&b);
 }
 
-static void a_read_that_fails_changes_nothing(void **state)
+static void failing_reads(unsigned rounds)
 {
 	struct rng rng = {9};
 	struct both b;
 	unsigned failed = 0;
 
 	both_begin(&b, 16 * PINFS_DELTA_NODE_SIZE);
-	for (unsigned i = 0; i < 6000; i++)
-		step(&b, &rng, 20);
-	for (unsigned round = 0; round < 40; round++) {
+	fill(&b, &rng, 3000);
+	for (unsigned round = 0; round < rounds; round++) {
 		checkpoint(&b);
 		reopen(&b);
 		for (unsigned i = 0; i < 100; i++) {
@@ -809,21 +817,28 @@ static void a_read_that_fails_changes_nothing(void **state)
 	both_end(&b);
 }
 
-static void memory_that_fails_changes_nothing(void **state)
+static void a_read_that_fails_changes_nothing(void **state)
+{
+	failing_reads(40);
+}
+
+static void failing_memory(unsigned rounds)
 {
 	struct rng rng = {10};
 	struct both b;
 	unsigned failed = 0;
 
 	both_begin(&b, 16 * PINFS_DELTA_NODE_SIZE);
-	for (unsigned round = 0; round < 60; round++) {
+	if (tall)
+		fill(&b, &rng, 2200);
+	for (unsigned round = 0; round < rounds; round++) {
 		struct tree_root root;
 
 		for (unsigned i = 0; i < 150; i++) {
 			int r;
 
 			mem_fail_at = mem_made + 1 + rng_below(&rng, 5);
-			r = step(&b, &rng, round < 40 ? 20 : 70);
+			r = step(&b, &rng, round < rounds / 2 ? 20 : 70);
 			must(r == 0 || r == -ENOENT || r == -ENOMEM);
 			failed += r == -ENOMEM;
 		}
@@ -847,15 +862,22 @@ static void memory_that_fails_changes_nothing(void **state)
 	both_end(&b);
 }
 
+static void memory_that_fails_changes_nothing(void **state)
+{
+	failing_memory(60);
+}
+
 /* Transactions that are undone while there is no memory at all. */
-static void what_was_reserved_can_be_undone(void **state)
+static void undo_rounds(unsigned rounds)
 {
 	enum { CHANGES = 12 };
 	struct rng rng = {11};
 	struct both b;
 
 	both_begin(&b, 16 * PINFS_DELTA_NODE_SIZE);
-	for (unsigned round = 0; round < 400; round++) {
+	if (tall)
+		fill(&b, &rng, 2200);
+	for (unsigned round = 0; round < rounds; round++) {
 		struct tree_root root;
 		struct entry old[CHANGES];
 		bool was[CHANGES];
@@ -863,7 +885,7 @@ static void what_was_reserved_can_be_undone(void **state)
 		unsigned count;
 
 		for (unsigned i = 0; i < 30; i++)
-			step(&b, &rng, round < 200 ? 20 : 60);
+			step(&b, &rng, round < rounds / 2 ? 20 : 60);
 		must(tree_freeze(b.tree, ++b.generation, &root) == 0);
 		write_frozen(&b);
 		must(tree_reserve(b.tree, 2 * CHANGES) == 0);
@@ -900,6 +922,11 @@ static void what_was_reserved_can_be_undone(void **state)
 		compare_all(b.tree, &b.model);
 	}
 	both_end(&b);
+}
+
+static void what_was_reserved_can_be_undone(void **state)
+{
+	undo_rounds(400);
 }
 
 static void results_stay_for_eight_calls(void **state)
@@ -954,9 +981,7 @@ static void node_seal(uint8_t *bytes)
 static void damage_begin(struct both *b, struct rng *rng, unsigned items)
 {
 	both_begin(b, 64u << 20);
-	while (b->model.count < items)
-		both_put(b, key_random(rng), len_random(rng));
-	checkpoint(b);
+	fill(b, rng, items);
 }
 
 static unsigned node_random(struct both *b, struct rng *rng)
@@ -1075,13 +1100,13 @@ static void hostile_round(struct both *b, struct rng *rng, unsigned round)
 	must(s.items == tree_items(b->tree));
 }
 
-static void hostile_nodes_do_no_harm(void **state)
+static void hostile_rounds(unsigned rounds, unsigned items)
 {
 	struct rng rng = {14};
 	struct both b;
 
-	damage_begin(&b, &rng, 700);
-	for (unsigned round = 0; round < 400; round++) {
+	damage_begin(&b, &rng, items);
+	for (unsigned round = 0; round < rounds; round++) {
 		struct disk *copy = calloc(1, sizeof(*copy)), *whole = b.disk;
 
 		must(copy);
@@ -1110,6 +1135,11 @@ static void hostile_nodes_do_no_harm(void **state)
 	both_end(&b);
 }
 
+static void hostile_nodes_do_no_harm(void **state)
+{
+	hostile_rounds(400, 700);
+}
+
 static void roots_that_can_not_be_are_refused(void **state)
 {
 	static const struct tree_root roots[] = {
@@ -1128,18 +1158,18 @@ static void roots_that_can_not_be_are_refused(void **state)
 }
 
 /* Leaves that are damaged are taken out; all that was in others is there. */
-static void prune_keeps_what_is_whole(void **state)
+static void prune_rounds(unsigned rounds, unsigned items)
 {
 	struct rng rng = {15};
 	struct both b;
 
-	for (unsigned round = 0; round < 20; round++) {
+	for (unsigned round = 0; round < rounds; round++) {
 		struct model left = {0};
 		uint64_t lost, damaged;
 		struct shape s = {0};
 		unsigned broken = 1 + (unsigned)rng_below(&rng, 5), before;
 
-		damage_begin(&b, &rng, 500);
+		damage_begin(&b, &rng, items);
 		before = b.disk->used;
 		for (unsigned i = 0; i < broken; i++)
 			b.disk->nodes[node_random(&b, &rng)][rng_below(&rng, PINFS_DELTA_NODE_SIZE)] ^= 1;
@@ -1170,6 +1200,86 @@ static void prune_keeps_what_is_whole(void **state)
 		model_free(&left);
 		both_end(&b);
 	}
+}
+
+static void prune_keeps_what_is_whole(void **state)
+{
+	prune_rounds(20, 500);
+}
+
+/* All leaves below an inner node are lost: it goes, too. */
+static void prune_takes_what_becomes_empty(void **state)
+{
+	struct rng rng = {17};
+	struct both b;
+	uint64_t lost, damaged;
+	struct shape s = {0};
+	struct tree_root root;
+
+	tall = true;
+	for (unsigned round = 0; round < 4; round++) {
+		unsigned leaves = 0, inner = 0, keep = round < 2 ? round : 100;
+
+		damage_begin(&b, &rng, 3000);
+		for (unsigned n = 1; n < DISK_NODES; n++) {
+			if (b.disk->place[n] != PLACE_USED || pinfs_get16(((struct pinfs_delta_node *)b.disk->nodes[n])->level)) {
+				inner += b.disk->place[n] == PLACE_USED;
+				continue;
+			}
+			if (leaves++ >= keep)
+				b.disk->nodes[n][100] ^= 1;
+		}
+		must(leaves > 600 && inner > 2);
+		reopen(&b);
+		/* A root that can't be read is as good as damaged. */
+		b.disk->reads = 0;
+		b.disk->fail_read_at = round == 3 ? 1 : 0;
+		must(tree_walk(b.tree, shape_visit, &s, &damaged) == 0);
+		must(damaged == (round == 3 ? 1 : leaves - keep));
+		must(tree_prune(b.tree, &lost) == 0 && lost == leaves - keep);
+		s = (struct shape){0};
+		must(tree_walk(b.tree, shape_visit, &s, &damaged) == 0 && !damaged && s.leaves == keep);
+		must(s.items == tree_items(b.tree));
+		must(tree_freeze(b.tree, ++b.generation, &root) == 0);
+		must(root.height == (keep == 0 ? 0u : keep == 1 ? 1u : root.height));
+		write_frozen(&b);
+		thaw_written(&b, &root);
+		both_end(&b);
+	}
+	tall = false;
+}
+
+/* The same once more, with three levels. */
+static void tall_trees_are_no_different(void **state)
+{
+	tall = true;
+	random_steps(16 * PINFS_DELTA_NODE_SIZE, 12, 21);
+	random_steps(64u << 20, 12, 22);
+	frozen_rounds(16 * PINFS_DELTA_NODE_SIZE, 25, 23);
+	failing_reads(10);
+	failing_memory(12);
+	undo_rounds(40);
+	hostile_rounds(60, 2200);
+	prune_rounds(3, 2200);
+	tall = false;
+}
+
+/* Freed while it is frozen, with copies made since. */
+static void a_frozen_tree_can_be_freed(void **state)
+{
+	struct rng rng = {18};
+	struct tree_root root;
+	struct both b;
+
+	both_begin(&b, 0);
+	fill(&b, &rng, 2000);
+	for (unsigned i = 0; i < 100; i++)
+		step(&b, &rng, 50);
+	must(tree_freeze(b.tree, ++b.generation, &root) == 0);
+	for (unsigned i = 0; i < 500; i++)
+		step(&b, &rng, 80);
+	both_end(&b);
+	tree_free(NULL);
 }
 
 /* ---- how fast ---- */
@@ -1249,6 +1359,9 @@ int main(void)
 		cmocka_unit_test(each_bit_that_flips_is_found),
 		cmocka_unit_test(hostile_nodes_do_no_harm),
 		cmocka_unit_test(prune_keeps_what_is_whole),
+		cmocka_unit_test(prune_takes_what_becomes_empty),
+		cmocka_unit_test(tall_trees_are_no_different),
+		cmocka_unit_test(a_frozen_tree_can_be_freed),
 		cmocka_unit_test(how_fast_it_is),
 	};
 
