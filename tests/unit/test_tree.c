@@ -361,7 +361,7 @@ static void compare_all(struct tree *tree, const struct model *m)
 }
 
 struct shape {
-	uint64_t nodes, leaves, items;
+	uint64_t nodes, leaves, items, dirty;
 };
 
 static int shape_visit(void *context, const struct tree_node_info *info)
@@ -370,8 +370,18 @@ static int shape_visit(void *context, const struct tree_node_info *info)
 
 	s->nodes++;
 	s->leaves += !info->level;
+	s->dirty += !info->page;
 	s->items += info->level ? 0 : info->count;
 	return 0;
+}
+
+static void check_dirty(struct both *b)
+{
+	struct shape s = {0};
+	uint64_t damaged;
+
+	must(tree_walk(b->tree, shape_visit, &s, &damaged) == 0 && damaged == 0);
+	must(s.items == b->model.count && s.dirty == tree_dirty(b->tree));
 }
 
 /* The places that are used are the tree's, no more. */
@@ -381,7 +391,7 @@ static void check_places(struct both *b)
 	uint64_t damaged;
 
 	must(tree_walk(b->tree, shape_visit, &s, &damaged) == 0 && damaged == 0);
-	must(s.items == b->model.count);
+	must(s.items == b->model.count && s.dirty == tree_dirty(b->tree));
 	if (!tree_dirty(b->tree))
 		must(s.nodes == b->disk->used);
 }
@@ -625,6 +635,64 @@ static void nodes_stay_half_full(void **state)
 	both_end(&b);
 }
 
+/*
+ * Full nodes throughout, three levels: an inner node loses its first child, gets items that belong there, and is merged; and changes
+ * that copy and split all nodes on their way, out of what was reserved.
+ */
+static void inner_nodes_are_split_and_merged(void **state)
+{
+	enum { FANOUT = 510, LEAF = 4, BELOW = FANOUT * LEAF, COUNT = 3 * BELOW };
+	struct both b;
+	struct tree_root root;
+	struct shape s;
+
+	for (unsigned order = 0; order < 2; order++) {
+		both_begin(&b, 1u << 20);
+		for (unsigned i = 0; i < COUNT; i++)
+			must(both_put(&b, (struct tree_key){1, i * 10}, PINFS_DELTA_ITEM_MAX) == 0);
+		s = shape_of(&b);
+		assert_int_equal(s.leaves, 3 * FANOUT);
+		assert_int_equal(s.nodes, s.leaves + 4);
+		must(tree_freeze(b.tree, ++b.generation, &root) == 0);
+		assert_int_equal(root.height, 3);
+		write_frozen(&b);
+		must(tree_reserve(b.tree, 3) == 0);
+		mem_fail_at = mem_made + 1;
+		for (unsigned i = 0; i < 3; i++)
+			must(both_put(&b, (struct tree_key){1, (i * BELOW + BELOW / 2) * 10 + 5}, PINFS_DELTA_ITEM_MAX) == 0);
+		mem_fail_at = 0;
+		thaw_written(&b, &root);
+		assert_int_equal(shape_of(&b).nodes, s.nodes + 6);
+		/* Back to what was written. */
+		reopen(&b);
+		for (unsigned i = 0; i < 3; i++)
+			model_delete(&b.model, model_find(&b.model, (struct tree_key){1, (i * BELOW + BELOW / 2) * 10 + 5}));
+		for (unsigned i = 0; i < DISK_NODES; i++)
+			must((b.disk->place[i] == PLACE_USED) == b.disk->durable[i]);
+
+		for (unsigned i = 0; i < LEAF; i++)
+			must(both_delete(&b, (struct tree_key){1, (BELOW + i) * 10}) == 0);
+		for (unsigned i = 0; i < LEAF; i++)
+			must(both_put(&b, (struct tree_key){1, (BELOW + i) * 10 + 5}, 10) == 0);
+		for (unsigned i = LEAF; i < BELOW - LEAF; i++)
+			must(both_delete(&b, (struct tree_key){1, ((order ? 2 * BELOW - 1 : 0) + (order ? -1 : 1) * i) * 10}) == 0);
+		for (unsigned i = LEAF; i < BELOW - LEAF; i++) {
+			int r = both_delete(&b, (struct tree_key){1, ((order ? 0 : BELOW) + i) * 10});
+
+			must(r == 0);
+		}
+		compare_all(b.tree, &b.model);
+		s = shape_of(&b);
+		assert_int_equal(s.nodes - s.leaves, 3);
+		for (size_t i = 0; i < b.model.count; i++)
+			must(both_get(&b, b.model.entries[i].key) == 0);
+		checkpoint(&b);
+		reopen(&b);
+		compare_all(b.tree, &b.model);
+		both_end(&b);
+	}
+}
+
 /* ---- while a checkpoint is written ---- */
 
 struct frozen_sums {
@@ -678,6 +746,8 @@ static void frozen_rounds(size_t cache, unsigned rounds, uint64_t seed)
 		for (unsigned i = 0; i < steps; i++)
 			step(&b, &rng, shrink);
 		frozen_sum(&b, &sums, true);
+		if (!late || !written)
+			check_dirty(&b);
 		if (written) {
 			if (late)
 				write_frozen(&b);
@@ -685,6 +755,7 @@ static void frozen_rounds(size_t cache, unsigned rounds, uint64_t seed)
 		} else {
 			tree_thaw(b.tree, false);
 		}
+		check_dirty(&b);
 		compare_all(b.tree, &b.model);
 		if (written) {
 			/* The checkpoint is what the tree was when it was frozen, whatever happened since. */
@@ -1021,6 +1092,98 @@ static void each_bit_that_flips_is_found(void **state)
 	both_end(&b);
 }
 
+struct contradiction {
+	const char *what;
+	bool leaf;
+	size_t at; /* where in the node; counted from its slots' beginning: SLOTS + … */
+	uint64_t value;
+	unsigned size;
+};
+#define SLOTS sizeof(struct pinfs_delta_node)
+#define NODE_END PINFS_DELTA_NODE_SIZE
+
+/* The leaf has three values of 100, 0 and 50 bytes, keys (5, 100), (5, 200), (5, 300); the root has at least three children. */
+static const struct contradiction contradictions[] = {
+	{"it is no node", true, 8, 0, 4},
+	{"it is of another delta", true, 32, ID + 1, 8},
+	{"it belongs elsewhere", true, 16, 4000, 8},
+	{"it is of another checkpoint than its parent says", true, 24, 7, 8},
+	{"its level is wrong", true, 12, 1, 2},
+	{"reserved bytes are not zero", true, 63, 1, 1},
+	{"it is empty", true, 14, 0, 2},
+	{"its slots and values overlap", true, 40, NODE_END + 1, 4},
+	{"its slots and values overlap", true, 40, SLOTS + 3 * 24 - 1, 4},
+	{"its slots and values overlap", true, 14, 700, 2},
+	{"an item is too long", true, SLOTS + 20, PINFS_DELTA_ITEM_MAX + 1, 4},
+	{"an item's value is not among the values", true, SLOTS + 16, NODE_END - 151, 4},
+	{"an item's value is not among the values", true, SLOTS + 16, NODE_END - 99, 4},
+	{"an item's value is not among the values", true, SLOTS + 16, UINT32_MAX, 4},
+	{"an item's value is not among the values", true, SLOTS + 24 + 16, NODE_END + 1, 4},
+	{"two values overlap", true, SLOTS + 48 + 16, NODE_END - 149, 4},
+	{"there are gaps between the values", true, 40, NODE_END - 151, 4},
+	{"there are gaps between the values", true, SLOTS + 20, 99, 4},
+	{"what is unused is not zero", true, SLOTS + 72, 1, 1},
+	{"what is unused is not zero", true, NODE_END - 151, 1, 1},
+	{"its keys are out of order", true, SLOTS + 24 + 8, 100, 8},
+	{"its keys are out of order", true, SLOTS + 24 + 8, 301, 8},
+	{"its keys are below its parent's", true, SLOTS + 8, 99, 8},
+	{"its keys are above its parent's", true, SLOTS + 48 + 8, 400, 8},
+	{"its keys are above its parent's", true, SLOTS + 48, 6, 8},
+	{"it has too many slots", false, 40, NODE_END - 1, 4},
+	{"it has too many slots", false, 14, 511, 2},
+	{"it is empty", false, 14, 0, 2},
+	{"a child has no place", false, SLOTS + 32 + 16, 0, 8},
+	{"what is unused is not zero", false, NODE_END - 1, 1, 1},
+	{"its keys are out of order", false, SLOTS + 64, 4, 8},
+	{"its level is wrong", false, 12, 0, 2},
+};
+
+static void each_contradiction_is_named(void **state)
+{
+	struct both b;
+	uint32_t lens[] = {100, 0, 50};
+	uint8_t good[PINFS_DELTA_NODE_SIZE], *bytes;
+
+	/* Full leaves around one that has room: (5, 100) is its first key, (5, 400) that of the next. */
+	both_begin(&b, 0);
+	for (unsigned i = 0; i < 4; i++)
+		must(both_put(&b, (struct tree_key){5, 10 + i}, PINFS_DELTA_ITEM_MAX) == 0);
+	for (unsigned i = 0; i < 4; i++)
+		must(both_put(&b, (struct tree_key){5, 100 + i}, PINFS_DELTA_ITEM_MAX) == 0);
+	for (unsigned i = 0; i < 4; i++)
+		must(both_put(&b, (struct tree_key){5, 400 + i}, PINFS_DELTA_ITEM_MAX) == 0);
+	for (unsigned i = 0; i < 3; i++)
+		must(both_put(&b, (struct tree_key){5, 100 * (i + 1)}, lens[i]) == 0);
+	for (unsigned i = 1; i < 4; i++)
+		must(both_delete(&b, (struct tree_key){5, 100 + i}) == 0);
+	checkpoint(&b);
+	assert_int_equal(b.disk->used, 4);
+	for (unsigned i = 0; i < ARRAY_SIZE(contradictions); i++) {
+		const struct contradiction *c = &contradictions[i];
+		struct pinfs_delta_inner_slot *s =
+			(struct pinfs_delta_inner_slot *)(b.disk->nodes[place_of(b.disk, b.root.page)] + SLOTS);
+		uint64_t value = htole64(c->value);
+		const void *p;
+		size_t len;
+
+		bytes = b.disk->nodes[place_of(b.disk, c->leaf ? pinfs_get64(s[1].child.page) : b.root.page)];
+		memcpy(good, bytes, sizeof(good));
+		memcpy(bytes + c->at, &value, c->size);
+		node_seal(bytes);
+		b.disk->what = "nothing";
+		reopen(&b);
+		if (tree_get(b.tree, (struct tree_key){5, 300}, &p, &len) != -EUCLEAN || strcmp(b.disk->what, c->what))
+			fail_msg("contradiction %u, \"%s\": \"%s\" is found", i, c->what, b.disk->what);
+		assert_int_equal(tree_put(b.tree, (struct tree_key){5, 300}, "", 1), -EUCLEAN);
+		assert_int_equal(tree_delete(b.tree, (struct tree_key){5, 300}), -EUCLEAN);
+		assert_int_equal(tree_dirty(b.tree), 0);
+		memcpy(bytes, good, sizeof(good));
+	}
+	reopen(&b);
+	compare_all(b.tree, &b.model);
+	both_end(&b);
+}
+
 static void mutate(struct rng *rng, uint8_t *bytes)
 {
 	struct pinfs_delta_node *h = (struct pinfs_delta_node *)bytes;
@@ -1348,6 +1511,7 @@ int main(void)
 		cmocka_unit_test(so_it_is_with_hardly_any_memory),
 		cmocka_unit_test(insertion_in_order_fills_nodes),
 		cmocka_unit_test(nodes_stay_half_full),
+		cmocka_unit_test(inner_nodes_are_split_and_merged),
 		cmocka_unit_test(frozen_nodes_stay_as_they_are),
 		cmocka_unit_test(another_thread_may_write_them),
 		cmocka_unit_test(no_space_changes_nothing),
@@ -1357,6 +1521,7 @@ int main(void)
 		cmocka_unit_test(results_stay_for_eight_calls),
 		cmocka_unit_test(roots_that_can_not_be_are_refused),
 		cmocka_unit_test(each_bit_that_flips_is_found),
+		cmocka_unit_test(each_contradiction_is_named),
 		cmocka_unit_test(hostile_nodes_do_no_harm),
 		cmocka_unit_test(prune_keeps_what_is_whole),
 		cmocka_unit_test(prune_takes_what_becomes_empty),
