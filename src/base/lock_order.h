@@ -16,9 +16,13 @@
 /*	class		sleeps	nests	what it guards */
 #define LOCK_CLASSES(X)                                                                              \
 	X(DIRECTORY,	true,	false,	"the names of a directory (src/vfs)")                            \
-	X(INODE,	true,	false,	"attributes and size of a file (src/vfs)")                       \
+	X(INODE,	true,	true,	"content and size of a file (src/vfs); nests in ascending order of numbers")                       \
 	X(FOLIO,	true,	true,	"a folio's pages: who reads, cleans or removes them; nests in ascending order") \
 	X(RMAP,		true,	false,	"the list of address ranges that map a file (src/cache)")        \
+	X(CHECKPOINT,	true,	false,	"who makes a checkpoint (src/delta)")                            \
+	X(DELTA,	true,	false,	"the items of a delta, its log and its space (src/delta)")       \
+	X(FLUSH,	false,	false,	"who flushes a delta, and who waits for that (src/delta)")       \
+	X(NODES,	false,	false,	"which files are open or known (src/vfs)")                       \
 	X(INDEX,	false,	false,	"a mapping's folios and their marks (src/cache)")                \
 	X(MM,		false,	false,	"the address ranges of a process (src/mm); sets the thread's flag") \
 	X(PT,		false,	true,	"a table of page table entries (src/mm); fork nests parent, child") \

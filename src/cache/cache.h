@@ -100,7 +100,11 @@ int cache_mapping_new(struct cache *cache, const struct cache_ops *ops, void *ow
 	unsigned flags, struct cache_mapping **ret);
 /* Drops all pages, dirty ones too: cache_sync() comes first. No reference may be held; pinned memory outlives it. */
 void cache_mapping_free(struct cache_mapping *mapping);
+/* All pages leave, dirty ones too, of a file that nobody will look at any more. Sleeps. */
+void cache_mapping_drop(struct cache_mapping *mapping);
 uint64_t cache_size(struct cache_mapping *mapping);
+/* Has it dirty pages? NULL is allowed. Doesn't sleep. */
+bool cache_mapping_dirty(const struct cache_mapping *mapping);
 
 /* ---- reading ---- */
 
@@ -159,9 +163,10 @@ int folio_mkwrite(struct cache *cache, struct folio *folio, unsigned first, unsi
 
 /*
  * Writes bytes into the file's pages; extends the file if they reach beyond its end. The owner keeps other writes and
- * changes of the size out meanwhile. Reads no page that is written whole, or lies behind the end. Sleeps.
+ * changes of the size out meanwhile. Reads no page that is written whole, or lies behind the end. *ret_done: how many bytes are
+ * written, also on failure; or NULL. Sleeps.
  */
-int cache_write(struct cache_mapping *mapping, uint64_t offset, const void *buf, size_t len);
+int cache_write(struct cache_mapping *mapping, uint64_t offset, const void *buf, size_t len, size_t *ret_done);
 
 uint32_t folio_frame(const struct cache *cache, const struct folio *folio);
 struct folio *frame_folio(const struct cache *cache, uint32_t frame);

@@ -153,6 +153,11 @@ void mapping_put(struct cache_mapping *m)
 		a32_wake(&m->users, UINT32_MAX);
 }
 
+bool cache_mapping_dirty(const struct cache_mapping *m)
+{
+	return m && (a64_read(&m->dirty) || a32_read(&m->writers));
+}
+
 uint64_t cache_size(struct cache_mapping *m)
 {
 	return a64_read_acquire(&m->size);

@@ -195,6 +195,11 @@ void cache_punch(struct cache_mapping *m, uint64_t first, uint64_t count)
 	mapping_cut_end(m);
 }
 
+void cache_mapping_drop(struct cache_mapping *m)
+{
+	mapping_drop(m);
+}
+
 uint64_t cache_invalidate(struct cache_mapping *m, uint64_t first, uint64_t count)
 {
 	uint64_t end = first + count < first ? UINT64_MAX : first + count, unit = first >> m->order, left = 0;

@@ -139,11 +139,14 @@ static int span_write(struct cache_mapping *m, const struct span *s, const uint8
 	return r;
 }
 
-int cache_write(struct cache_mapping *m, uint64_t offset, const void *buf, size_t len)
+int cache_write(struct cache_mapping *m, uint64_t offset, const void *buf, size_t len, size_t *ret_done)
 {
 	const uint8_t *in = buf;
 	uint64_t old = cache_size(m);
+	size_t all = len;
 
+	if (ret_done)
+		*ret_done = 0;
 	/* Before anything is there behind the end: what a mapping has stored there is none of the file. */
 	if (offset > old)
 		zero_range(m, old, align_up(old, m->unit_size));
@@ -162,6 +165,8 @@ int cache_write(struct cache_mapping *m, uint64_t offset, const void *buf, size_
 		offset += n;
 		in += n;
 		len -= n;
+		if (ret_done)
+			*ret_done = all - len;
 	}
 	return 0;
 }

@@ -75,6 +75,11 @@ size_t codec_compress_lz4(struct codec_context *c, const uint8_t *src, size_t sr
 	return n > 0 ? (size_t)n : 0;
 }
 
+uint64_t codec_hash_seeded(const void *data, size_t len, uint64_t seed)
+{
+	return XXH3_64bits_withSeed(data, len, seed);
+}
+
 uint64_t codec_checksum(const void *data, size_t len)
 {
 	return XXH3_64bits(data, len);

@@ -40,6 +40,8 @@ size_t codec_compress_lz4(struct codec_context *context, const uint8_t *src, siz
 	size_t dst_len);
 
 uint64_t codec_checksum(const void *data, size_t len);
+/* Another function for each seed: for tables whose keys strangers choose. */
+uint64_t codec_hash_seeded(const void *data, size_t len, uint64_t seed);
 
 struct codec_hash128 {
 	uint64_t low, high;

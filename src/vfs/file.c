@@ -1,8 +1,12 @@
 /* SPDX-License-Identifier: MIT */
-/* Content: from a range of a file to pieces of cached blocks. */
+/* Reading content: from a range of a file to pieces of cached blocks, or, of what the delta has, to bytes from its pages. */
 #include "vfs/internal.h"
 
+#include <linux/fs.h>
+
 #define FILL_BATCH 32u
+
+/* ---- the image's blocks ---- */
 
 static int unit_size(void *owner, uint64_t unit)
 {
@@ -35,14 +39,6 @@ static void read_units(void *owner, uint64_t first, unsigned count, struct cache
 }
 
 const struct cache_ops vfs_image_ops = {.size = unit_size, .read = read_units};
-
-int vfs_seek(struct vfs *v, uint64_t ino, uint64_t offset, bool hole, uint64_t *ret)
-{
-	struct image_inode i;
-	int r = image_inode_get(v->image, ino, &i);
-
-	return r < 0 ? r : image_seek(v->image, &i, offset, hole, ret);
-}
 
 /* The piece of data at m, at most `most` bytes; `run` blocks follow one after another. */
 static int read_block(struct vfs *v, const struct image_inode *inode, const struct image_map *m, size_t most,
@@ -96,34 +92,206 @@ static int read_pieces(struct vfs *v, const struct image_inode *inode, uint64_t 
 	return 0;
 }
 
-int vfs_read_begin(struct vfs *v, uint64_t ino, uint64_t offset, size_t len, struct vfs_read *ret)
+/* A file that is the image's alone, or its first `end` bytes; behind them it is zero up to size. */
+static int read_image(struct vfs *v, const struct image_inode *i, uint64_t end, uint64_t size, uint64_t offset, size_t len,
+	struct vfs_read *ret)
 {
 	uint32_t bs = image_get_info(v->image)->block_size;
-	struct image_inode i;
-	int r;
+	size_t zeroes = 0;
+	int r = 0;
 
-	r = image_inode_get(v->image, ino, &i);
-	if (r < 0)
-		return r;
-	if (S_ISDIR(i.mode))
-		return -EISDIR;
-	if (!S_ISREG(i.mode) || len > VFS_READ_MAX)
-		return -EINVAL;
-	ret->bytes = 0;
-	ret->count = ret->ref_count = ret->reserved = 0;
-	if (offset >= i.size)
+	if (offset >= size)
 		return 0;
-	len = (size_t)MIN((uint64_t)len, i.size - offset);
-	if (i.layout == PINFS_LAYOUT_RUN || i.layout == PINFS_LAYOUT_EXTENTS)
+	len = (size_t)MIN((uint64_t)len, size - offset);
+	if (offset + len > end) {
+		zeroes = offset >= end ? len : (size_t)(offset + len - end);
+		len -= zeroes;
+	}
+	if (len && (i->layout == PINFS_LAYOUT_RUN || i->layout == PINFS_LAYOUT_EXTENTS))
 		ret->reserved = (unsigned)((offset % bs + len + bs - 1) / bs);
-	else if (i.layout == PINFS_LAYOUT_PACKED)
+	else if (len && i->layout == PINFS_LAYOUT_PACKED)
 		ret->reserved = 1;
 	if (ret->reserved) {
 		r = cache_reserve(v->blocks, ret->reserved);
+		if (r < 0) {
+			ret->reserved = 0;
+			return r;
+		}
+	}
+	r = read_pieces(v, i, offset, len, ret);
+	if (r == 0 && zeroes) {
+		ret->iov[ret->count++] = (struct iovec){v->zeros, zeroes};
+		ret->bytes += zeroes;
+	}
+	return r;
+}
+
+/* Bytes of one page of a file of the image, up to byte `end` of it; the rest is zero. For the cache's `read`: it holds no reference. */
+int image_read_page(struct vfs *v, const struct image_inode *inode, uint64_t page, uint64_t end, uint8_t *data)
+{
+	uint64_t start = page * PINFS_PAGE_SIZE, stop = MIN(MIN(end, inode->size), start + PINFS_PAGE_SIZE);
+	size_t done = 0, len = stop > start ? (size_t)(stop - start) : 0;
+	int r;
+
+	while (done < len) {
+		struct image_map m;
+		size_t n;
+
+		r = image_map(v->image, inode, start + done, &m);
 		if (r < 0)
 			return r;
+		n = (size_t)MIN((uint64_t)(len - done), m.length);
+		if (m.hole) {
+			memset(data + done, 0, n);
+		} else {
+			struct cache_ref ref;
+
+			if (m.block >= image_get_info(v->image)->block_count)
+				return vfs_damaged(v, inode, "its content lies outside the image's blocks");
+			r = cache_get(v->blocks, m.block, &ref);
+			if (r < 0)
+				return r;
+			if (m.block_offset > ref.len || n > ref.len - m.block_offset)
+				r = vfs_damaged(v, inode, "its content runs over the end of a block");
+			else
+				memcpy(data + done, ref.data + m.block_offset, n);
+			cache_put(v->blocks, &ref, CACHE_KEEP);
+			if (r < 0)
+				return r;
+		}
+		done += n;
 	}
-	r = read_pieces(v, &i, offset, len, ret);
+	memset(data + len, 0, PINFS_PAGE_SIZE - len);
+	return 0;
+}
+
+/* ---- files that have pages of their own ---- */
+
+/* Bytes of cached pages, copied: a reference to each page at once could be too many. */
+static int read_pages(struct vfs *v, struct vfs_node *n, uint64_t offset, size_t len, struct vfs_read *ret)
+{
+	uint64_t size = cache_size(n->mapping);
+	size_t done = 0;
+	int r;
+
+	if (offset >= size)
+		return 0;
+	len = (size_t)MIN((uint64_t)len, size - offset);
+	ret->copy = malloc(len);
+	if (!ret->copy)
+		return -ENOMEM;
+	r = cache_reserve(n->mapping, NODE_RESERVE);
+	if (r < 0)
+		return r;
+	while (r == 0 && done < len) {
+		uint64_t at = offset + done;
+		size_t in_page = at % PINFS_PAGE_SIZE, piece = MIN(len - done, PINFS_PAGE_SIZE - in_page);
+		unsigned run = (unsigned)MIN((len - done + in_page + PINFS_PAGE_SIZE - 1) / PINFS_PAGE_SIZE, (size_t)256);
+		struct cache_ref ref;
+
+		r = cache_get_run(n->mapping, at / PINFS_PAGE_SIZE, run, &ref);
+		if (r < 0)
+			break;
+		memcpy(ret->copy + done, ref.data + in_page, piece);
+		cache_put(n->mapping, &ref, CACHE_KEEP);
+		done += piece;
+	}
+	cache_unreserve(n->mapping, NODE_RESERVE);
+	/* It was cut off meanwhile: what is left is what there is. */
+	if (r < 0 && offset + done >= cache_size(n->mapping))
+		r = 0;
+	if (r == 0 && done) {
+		ret->iov[0] = (struct iovec){ret->copy, done};
+		ret->count = 1;
+		ret->bytes = done;
+	}
+	return r;
+}
+
+/* Has the file to be read through its own pages? Then its node, with a user more. */
+static int own_pages(struct vfs *v, struct vfs_inode *inode, struct vfs_node **ret)
+{
+	struct vfs_node *n = node_find(v, inode->i.ino);
+	bool extents;
+	int r;
+
+	*ret = NULL;
+	if (n && n->mapping) {
+		*ret = n;
+		return 0;
+	}
+	if (n)
+		node_put(n);
+	vfs_lock(v);
+	r = inode_has_extents(v, inode, &extents);
+	vfs_unlock(v);
+	if (r < 0 || !extents)
+		return r;
+	r = node_get(v, inode->i.ino, &n);
+	if (r < 0)
+		return r;
+	mutex_lock(&n->lock);
+	r = node_map(n);
+	mutex_unlock(&n->lock);
+	if (r < 0)
+		node_put(n);
+	else
+		*ret = n;
+	return r;
+}
+
+/* relatime: when it was read last is noted if that tells something new. */
+static void note_access(struct vfs *v, const struct vfs_inode *inode)
+{
+	const struct delta_inode *i = &inode->i;
+	struct timespec now = time_now();
+	struct vfs_node *n;
+
+	if (v->options.atime == VFS_NOATIME || i->flags & FS_NOATIME_FL)
+		return;
+	if (v->options.atime == VFS_RELATIME && i->atime.tv_sec + 86400 > now.tv_sec &&
+		(i->atime.tv_sec > i->mtime.tv_sec || (i->atime.tv_sec == i->mtime.tv_sec && i->atime.tv_nsec > i->mtime.tv_nsec)) &&
+		(i->atime.tv_sec > i->ctime.tv_sec || (i->atime.tv_sec == i->ctime.tv_sec && i->atime.tv_nsec > i->ctime.tv_nsec)))
+		return;
+	if (delta_failed(v->delta) || node_get(v, i->ino, &n) < 0)
+		return;
+	mutex_lock(&v->nodes_lock);
+	n->atime = now;
+	n->atime_dirty = true;
+	mutex_unlock(&v->nodes_lock);
+	node_put(n);
+}
+
+int vfs_read_begin(struct vfs *v, uint64_t ino, uint64_t offset, size_t len, struct vfs_read *ret)
+{
+	struct vfs_inode inode;
+	struct vfs_node *n = NULL;
+	int r;
+
+	vfs_lock(v);
+	r = inode_load(v, ino, &inode);
+	vfs_unlock(v);
+	if (r < 0)
+		return r;
+	if (S_ISDIR(inode.i.mode))
+		return -EISDIR;
+	if (!S_ISREG(inode.i.mode) || len > VFS_READ_MAX)
+		return -EINVAL;
+	ret->bytes = 0;
+	ret->count = ret->ref_count = ret->reserved = 0;
+	ret->copy = NULL;
+	if (v->delta) {
+		r = delta_failed(v->delta) == -ESHUTDOWN ? -EIO : own_pages(v, &inode, &n);
+		if (r < 0)
+			return r;
+		note_access(v, &inode);
+	}
+	if (n) {
+		r = read_pages(v, n, offset, len, ret);
+		node_put(n);
+	} else {
+		r = read_image(v, &inode.image, inode.has_image ? inode.i.image_end : 0, inode.size, offset, len, ret);
+	}
 	if (r < 0)
 		vfs_read_end(v, ret, false);
 	return r;
@@ -136,4 +304,6 @@ void vfs_read_end(struct vfs *v, struct vfs_read *read, bool kept)
 	if (read->reserved)
 		cache_unreserve(v->blocks, read->reserved);
 	read->ref_count = read->reserved = 0;
+	free(read->copy);
+	read->copy = NULL;
 }

@@ -4,7 +4,6 @@
 
 #include <stdatomic.h>
 #include <sys/mman.h>
-#include <sys/sysmacros.h>
 
 #include "base/mem.h"
 
@@ -46,6 +45,126 @@ int vfs_damaged(struct vfs *v, const struct image_inode *inode, const char *what
 	return -EUCLEAN;
 }
 
+static void on_delta_damage(void *context, uint64_t offset, const char *text)
+{
+	struct vfs *v = context;
+	unsigned suppressed;
+
+	if (!log_limit_pass(&v->damage_limit, VFS_DAMAGE_BURST, &suppressed))
+		return;
+	log_error("%s: byte %ju: %s", v->delta_name, (uintmax_t)offset, text);
+}
+
+static void on_delta_message(void *context, const char *text)
+{
+	struct vfs *v = context;
+
+	log_error("%s: %s", v->delta_name, text);
+}
+
+static void delta_options_fill(struct vfs *v, const struct vfs_delta_options *o, struct delta_options *ret)
+{
+	const struct image_info *info = image_get_info(v->image);
+
+	*ret = (struct delta_options){
+		.image_size = info->image_size,
+		.image_inodes = info->inode_count,
+		.limit = o->size_limit,
+		.no_flush = o->nosync || (!o->path && !o->store),
+		.no_recovery = o->norecovery,
+		.read_only = o->read_only,
+		.on_damage = on_delta_damage,
+		.on_message = on_delta_message,
+		.context = v,
+	};
+	memcpy(ret->image_uuid, info->uuid, sizeof(ret->image_uuid));
+	memcpy(ret->image_hash, info->content_hash, sizeof(ret->image_hash));
+}
+
+/* The store that a delta lies in. *ret_new: there is nothing in it. */
+static int delta_store_open(const struct vfs_delta_options *o, struct store **ret, bool *ret_new, char error[IMAGE_ERROR_SIZE])
+{
+	int r;
+
+	if (o->store) {
+		*ret = o->store;
+		*ret_new = !store_size(o->store);
+		return 0;
+	}
+	*ret_new = !o->path;
+	if (!o->path) {
+		r = store_open_unnamed(o->dir, ret);
+		if (r < 0)
+			snprintf(error, IMAGE_ERROR_SIZE, "can't make a temporary file in %s: %s", o->dir, strerror(-r));
+		return r;
+	}
+	r = store_open(o->path, o->read_only ? STORE_READ_ONLY : 0, ret);
+	if (r == -ENOENT && !o->read_only) {
+		r = store_open(o->path, STORE_CREATE, ret);
+		*ret_new = true;
+	} else if (r == 0 && !store_size(*ret) && !o->read_only) {
+		/* Empty: made by a mount that was interrupted, or by the user. */
+		*ret_new = true;
+	}
+	if (r == -EBUSY)
+		snprintf(error, IMAGE_ERROR_SIZE, "the delta %s is in use: another mount writes to it", o->path);
+	else if (r < 0)
+		snprintf(error, IMAGE_ERROR_SIZE, "can't open the delta %s: %s", o->path, strerror(-r));
+	return r;
+}
+
+static int delta_attach(struct vfs *v, const struct vfs_delta_options *o, char error[IMAGE_ERROR_SIZE])
+{
+	char why[DELTA_ERROR_SIZE];
+	struct delta_options options;
+	struct store *store;
+	bool new;
+	int r;
+
+	v->options = *o;
+	v->delta_name = strdup(o->path ? o->path : "ephemeral delta");
+	if (!v->delta_name) {
+		snprintf(error, IMAGE_ERROR_SIZE, "out of memory");
+		return -ENOMEM;
+	}
+	if (image_get_info(v->image)->ro_compat & ~PINFS_RO_COMPAT_KNOWN) {
+		snprintf(error, IMAGE_ERROR_SIZE, "the image has features that this version can only read (%#jx)",
+			(uintmax_t)image_get_info(v->image)->ro_compat);
+		return -EOPNOTSUPP;
+	}
+	r = delta_store_open(o, &store, &new, error);
+	if (r < 0)
+		return r;
+	delta_options_fill(v, o, &options);
+	r = new ? delta_create(store, &options, &v->delta, why) : delta_open(store, &options, &v->delta, why);
+	if (r < 0) {
+		snprintf(error, IMAGE_ERROR_SIZE, "%.100s: %.300s", v->delta_name, why);
+		/* Nothing was there, and nothing is. */
+		if (new && o->path)
+			unlink(o->path);
+		store_close(store);
+		return r;
+	}
+	if (o->read_only)
+		return 0;
+	r = nodes_init(v);
+	if (r == 0 && new) {
+		r = delta_begin(v->delta, 0);
+		if (r == 0)
+			r = delta_files_set(v->delta, image_get_info(v->image)->inode_count);
+		if (r == 0)
+			r = delta_commit(v->delta);
+	}
+	if (r == 0)
+		r = orphans_recover(v);
+	/* What the last mount has left in the log: the next one need not look at it again. (If there is no room, it does.) */
+	if (r == 0 && delta_checkpoint(v->delta) == -EIO)
+		r = -EIO;
+	if (r < 0)
+		snprintf(error, IMAGE_ERROR_SIZE, "%.100s: %s", v->delta_name, r == -EUCLEAN ? "it is damaged; fsck.pinfs says more" : strerror(-r));
+	return r;
+}
+
 static int vfs_init(struct vfs *v, const struct vfs_options *o, char error[IMAGE_ERROR_SIZE])
 {
 	/* Reads of the largest size shall fit, with blocks to spare for readers beside them. */
@@ -79,9 +198,11 @@ static int vfs_init(struct vfs *v, const struct vfs_options *o, char error[IMAGE
 	if (r == 0)
 		r = cache_mapping_new(v->cache, &vfs_image_ops, v, info->block_size,
 			info->block_count * info->block_size, 0, &v->blocks);
-	if (r < 0)
+	if (r < 0) {
 		snprintf(error, IMAGE_ERROR_SIZE, "out of memory");
-	return r;
+		return r;
+	}
+	return o->delta ? delta_attach(v, o->delta, error) : 0;
 }
 
 int vfs_new(struct io_file *io, const struct vfs_options *o, struct vfs **ret, char error[IMAGE_ERROR_SIZE])
@@ -98,6 +219,9 @@ int vfs_new(struct io_file *io, const struct vfs_options *o, struct vfs **ret, c
 	}
 	v->uids = o->uids;
 	v->gids = o->gids;
+	mutex_init(&v->nodes_lock, LOCK_NODES);
+	mutex_init(&v->janitor_lock, LOCK_TEST);
+	cond_init(&v->node_freed);
 	r = image_open(io, &options, &v->image, error);
 	if (r < 0)
 		io_close(io);
@@ -115,11 +239,17 @@ void vfs_free(struct vfs *v)
 {
 	if (!v)
 		return;
+	nodes_destroy(v);
 	cache_mapping_free(v->blocks);
 	cache_free(v->cache);
+	delta_close(v->delta);
 	image_close(v->image);
+	cond_destroy(&v->node_freed);
+	mutex_destroy(&v->janitor_lock);
+	mutex_destroy(&v->nodes_lock);
 	if (v->zeros)
 		munmap(v->zeros, VFS_READ_MAX);
+	free(v->delta_name);
 	free(v->name);
 	free(v);
 }
@@ -157,203 +287,47 @@ uint32_t vfs_map_id(const struct vfs_idmap *map, uint32_t id)
 	return id;
 }
 
-void vfs_fill_stat(const struct vfs *v, const struct image_inode *i, struct stat *ret)
+uint32_t vfs_unmap_id(const struct vfs_idmap *map, uint32_t id)
 {
-	bool device = S_ISCHR(i->mode) || S_ISBLK(i->mode);
+	if (map->all)
+		return id;
+	for (unsigned i = 0; i < map->count; i++) {
+		const struct vfs_idmap_range *r = &map->ranges[i];
 
-	*ret = (struct stat){
-		.st_ino = i->ino,
-		.st_mode = i->mode,
-		.st_nlink = i->nlink,
-		.st_uid = vfs_map_id(&v->uids, i->uid),
-		.st_gid = vfs_map_id(&v->gids, i->gid),
-		.st_rdev = device ? makedev(i->arg0, i->arg1) : 0,
-		.st_size = (off_t)i->size,
-		.st_blksize = PINFS_PAGE_SIZE,
-		.st_blocks = (blkcnt_t)DIV_ROUND_UP(i->alloc, 512),
-		.st_atim = i->mtime,
-		.st_mtim = i->mtime,
-		.st_ctim = i->mtime,
-	};
-}
-
-int vfs_getattr(struct vfs *v, uint64_t ino, struct stat *ret)
-{
-	struct image_inode i;
-	int r = image_inode_get(v->image, ino, &i);
-
-	if (r < 0)
-		return r;
-	vfs_fill_stat(v, &i, ret);
-	return 0;
-}
-
-int vfs_lookup(struct vfs *v, uint64_t parent, const char *name, struct stat *ret)
-{
-	struct image_inode dir, child;
-	struct image_dirent entry;
-	int r;
-
-	r = image_inode_get(v->image, parent, &dir);
-	if (r < 0)
-		return r;
-	/* Who holds nothing but a file handle asks for these; "." also of what is not a directory. */
-	if (!strcmp(name, ".")) {
-		vfs_fill_stat(v, &dir, ret);
-		return 0;
+		if (id >= r->to && id - r->to < r->count)
+			return r->from + (id - r->to);
 	}
-	if (!S_ISDIR(dir.mode))
-		return -ENOTDIR;
-	if (!strcmp(name, ".."))
-		return vfs_getattr(v, dir.arg1, ret);
-	r = image_dir_lookup(v->image, &dir, name, strlen(name), &entry);
-	if (r == 0)
-		r = image_dir_child(v->image, &dir, &entry, &child);
-	if (r < 0)
-		return r;
-	vfs_fill_stat(v, &child, ret);
+	return id;
+}
+
+/* ---- writable mounts ---- */
+
+bool vfs_writable(const struct vfs *v)
+{
+	return v->delta && !v->options.read_only;
+}
+
+bool vfs_failed(const struct vfs *v)
+{
+	return v->delta && delta_failed(v->delta);
+}
+
+struct delta *vfs_delta(const struct vfs *v)
+{
+	return v->delta;
+}
+
+int vfs_trim(struct vfs *v, uint64_t start, uint64_t len, uint64_t least, uint64_t *ret)
+{
+	return v->delta ? delta_trim(v->delta, start, len, least, ret) : -EROFS;
+}
+
+int vfs_shutdown(struct vfs *v, bool flush)
+{
+	if (!v->delta)
+		return -EROFS;
+	if (flush)
+		vfs_sync(v);
+	delta_fail(v->delta, -ESHUTDOWN);
 	return 0;
-}
-
-int vfs_readlink(struct vfs *v, uint64_t ino, char ret[PINFS_SYMLINK_MAX + 1])
-{
-	struct image_inode i;
-	int r = image_inode_get(v->image, ino, &i);
-
-	return r < 0 ? r : image_readlink(v->image, &i, ret);
-}
-
-int vfs_statfs(struct vfs *v, struct statvfs *ret)
-{
-	const struct image_info *info = image_get_info(v->image);
-
-	*ret = (struct statvfs){
-		.f_bsize = info->block_size,
-		.f_frsize = PINFS_PAGE_SIZE,
-		.f_blocks = DIV_ROUND_UP(info->file_bytes, PINFS_PAGE_SIZE),
-		.f_files = info->inode_count,
-		.f_namemax = PINFS_NAME_MAX,
-	};
-	return 0;
-}
-
-bool vfs_has_xattrs(const struct vfs *v)
-{
-	return image_get_info(v->image)->compat & PINFS_COMPAT_XATTR;
-}
-
-bool vfs_has_acls(const struct vfs *v)
-{
-	return image_get_info(v->image)->compat & PINFS_COMPAT_ACL;
-}
-
-/* The kernel's form of an ACL: a version, then entries of tag, permissions and id, little-endian. */
-static void map_acl(const struct vfs *v, uint8_t *value, size_t size)
-{
-	struct {
-		pinfs_le16 tag, perm;
-		pinfs_le32 id;
-	} entry;
-
-	for (size_t at = sizeof(pinfs_le32); at + sizeof(entry) <= size; at += sizeof(entry)) {
-		const struct vfs_idmap *map;
-
-		memcpy(&entry, value + at, sizeof(entry));
-		map = pinfs_get16(entry.tag) == 0x02 ? &v->uids : pinfs_get16(entry.tag) == 0x08 ? &v->gids : NULL;
-		if (!map)
-			continue;
-		entry.id = pinfs_put32(vfs_map_id(map, pinfs_get32(entry.id)));
-		memcpy(value + at, &entry, sizeof(entry));
-	}
-}
-
-ssize_t vfs_getxattr(struct vfs *v, uint64_t ino, const char *name, void *value, size_t size)
-{
-	struct image_inode i;
-	ssize_t n = image_inode_get(v->image, ino, &i);
-
-	if (n == 0)
-		n = image_xattr_get(v->image, &i, name, value, size);
-	if (n > 0 && size && (!strcmp(name, "system.posix_acl_access") || !strcmp(name, "system.posix_acl_default")))
-		map_acl(v, value, (size_t)n);
-	return n;
-}
-
-ssize_t vfs_listxattr(struct vfs *v, uint64_t ino, char *list, size_t size)
-{
-	struct image_inode i;
-	int r = image_inode_get(v->image, ino, &i);
-
-	return r < 0 ? r : image_xattr_list(v->image, &i, list, size);
-}
-
-/* ---- directories ---- */
-
-int vfs_dir_begin(struct vfs *v, uint64_t ino, uint64_t cookie, struct vfs_dir *ret)
-{
-	struct image_inode i;
-	int r = image_inode_get(v->image, ino, &i);
-
-	if (r < 0)
-		return r;
-	if (!S_ISDIR(i.mode))
-		return -ENOTDIR;
-	*ret = (struct vfs_dir){.vfs = v, .inode = i, .cookie = cookie};
-	return 0;
-}
-
-int vfs_dir_next(struct vfs_dir *d, struct vfs_dirent *ret)
-{
-	int r;
-
-	if (d->cookie < 2) {
-		bool self = d->cookie == 0;
-
-		d->cookie++;
-		*ret = (struct vfs_dirent){
-			.name = self ? "." : "..",
-			.ino = self ? d->inode.ino : d->inode.arg1,
-			.type = S_IFDIR >> 12,
-			.cookie = d->cookie,
-		};
-		return 1;
-	}
-	if (!d->began) {
-		r = image_dir_iter_begin(d->vfs->image, &d->inode, d->cookie - 2, &d->iter);
-		if (r < 0)
-			return r;
-		d->began = true;
-	}
-	r = image_dir_iter_next(&d->iter, &d->entry);
-	if (r <= 0)
-		return r;
-	d->cookie = d->entry.index + 3;
-	*ret = (struct vfs_dirent){
-		.name = d->entry.name,
-		.ino = d->entry.ino,
-		.type = d->entry.type,
-		.cookie = d->cookie,
-	};
-	return 1;
-}
-
-int vfs_dir_getattr(struct vfs_dir *d, const struct vfs_dirent *entry, struct stat *ret)
-{
-	struct image_inode child;
-	int r;
-
-	if (entry->cookie <= 2)
-		return vfs_getattr(d->vfs, entry->ino, ret);
-	r = image_dir_child(d->vfs->image, &d->inode, &d->entry, &child);
-	if (r < 0)
-		return r;
-	vfs_fill_stat(d->vfs, &child, ret);
-	return 0;
-}
-
-void vfs_dir_end(struct vfs_dir *d)
-{
-	if (d->began)
-		image_dir_iter_end(&d->iter);
-	d->began = false;
 }

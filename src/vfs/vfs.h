@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * vfs: the tree that programs see. Inodes, directories, names, attributes, content; today those of an image alone.
+ * vfs: the tree that programs see. Inodes, directories, names, attributes, content: those of an image, and, where a delta
+ * says otherwise, those of the delta.
  *
- * Used by: fuse. Uses: cache, image, io, base. Never: FUSE; permissions are left to the kernel.
+ * Used by: fuse. Uses: cache, image, delta, io, base. Never: FUSE; permissions are left to the kernel (but for the flags immutable
+ * and append-only, which it doesn't know of us).
  *
- * Inode numbers are the image's; 1 is the root. Any number may be asked for (a file handle of NFS, a hostile client):
- * -ENOENT if there is none. Damage and failed reads are logged with the image's name and the byte (at most
+ * Inode numbers are the image's, new ones follow and are never used again; 1 is the root. Any number may be asked for (a
+ * file handle of NFS, a hostile client): -ENOENT if there is none. Damage and failed reads are logged with the image's name and the byte (at most
  * VFS_DAMAGE_BURST lines in ten seconds, and the same byte once) and come back as -EUCLEAN or -EIO. All functions are thread safe and may
  * sleep, unless they say otherwise; they are called without locks. Output is untouched on failure.
  */
@@ -18,6 +20,7 @@
 
 #include "base/util.h"
 #include "cache/cache.h"
+#include "delta/delta.h"
 #include "image/image.h"
 
 struct vfs;
@@ -43,6 +46,25 @@ struct vfs_options {
 	size_t cache_limit;
 	unsigned readahead_threads;
 	struct vfs_idmap uids, gids;
+	struct vfs_delta_options *delta; /* NULL: read-only */
+};
+
+enum vfs_atime {
+	VFS_RELATIME, /* when it is older than the last change, or than a day */
+	VFS_NOATIME,
+	VFS_STRICTATIME,
+};
+
+struct vfs_delta_options {
+	const char *path;   /* made if it isn't there; NULL: ephemeral, only for the life of the vfs */
+	const char *dir;    /* ephemeral: where it lies meanwhile */
+	uint64_t size_limit; /* bytes of the delta at most; 0: what the disk has */
+	enum vfs_atime atime;
+	bool nodiratime;
+	bool read_only;	    /* the delta is looked at, nothing is changed */
+	struct store *store; /* instead of a path: tests; it belongs to the vfs from now on */
+	bool norecovery;    /* fails if frames of the log would have to be applied */
+	bool nosync;	    /* tests: fsync waits for no disk */
 };
 
 /* Opens the image in io, which belongs to the vfs from now on, also if this fails; errors as image_open(). Reads the
@@ -80,9 +102,12 @@ ssize_t vfs_listxattr(struct vfs *vfs, uint64_t ino, char *list, size_t size);
  */
 struct vfs_dir {
 	struct vfs *vfs;
-	struct image_inode inode;
+	uint64_t ino, parent;
+	bool in_delta, has_image;
+	struct image_inode inode; /* if has_image */
 	struct image_dir_iter iter;
 	struct image_dirent entry;
+	struct delta_dirent changed;
 	uint64_t cookie;
 	bool began;
 };
@@ -116,6 +141,7 @@ struct vfs_read {
 	unsigned reserved, ref_count; /* private, as all below */
 	struct cache_ref refs[VFS_READ_PIECES];
 	bool consumed[VFS_READ_PIECES];
+	uint8_t *copy; /* or the bytes are here */
 };
 /*
  * Reads up to len (at most VFS_READ_MAX) bytes; fewer only at the end of the file. Nothing of *ret needs to be set
@@ -124,5 +150,105 @@ struct vfs_read {
 int vfs_read_begin(struct vfs *vfs, uint64_t ino, uint64_t offset, size_t len, struct vfs_read *ret);
 /* kept: the reader keeps the bytes (the kernel's page cache); blocks that were read to their end may go first. */
 void vfs_read_end(struct vfs *vfs, struct vfs_read *read, bool kept);
+
+/* ---- writable mounts; on others all of it is -EROFS ---- */
+
+bool vfs_writable(const struct vfs *vfs);
+/* NULL: there is none. */
+struct delta *vfs_delta(const struct vfs *vfs);
+/* Went down (vfs_shutdown), or the disk has failed: only reading goes on, if that. */
+bool vfs_failed(const struct vfs *vfs);
+/* Of the inode number, for file handles: another one if the number means another file. */
+uint64_t vfs_generation(const struct vfs *vfs, uint64_t ino);
+
+/*
+ * Writes what is dirty, makes a checkpoint. Before vfs_free(), which loses it; and for syncfs(2). -errno: what of it failed.
+ */
+int vfs_sync(struct vfs *vfs);
+
+/* Who asks. The kernel has checked that they may. */
+struct vfs_cred {
+	uid_t uid;
+	gid_t gid;
+	mode_t umask;
+};
+
+/*
+ * On a writable vfs each inode that is given out by lookup, create, mkdir, …, and vfs_dir_getattr() is counted as known to the
+ * caller once more, until vfs_forget(): what has no name any more lives while it is known or open.
+ */
+void vfs_forget(struct vfs *vfs, uint64_t ino, uint64_t count);
+
+/* mode has the type: a regular file, FIFO, socket or device (rdev). The umask or the directory's default ACL applies. -EEXIST. */
+int vfs_mknod(struct vfs *vfs, uint64_t parent, const char *name, mode_t mode, dev_t rdev, const struct vfs_cred *cred,
+	struct stat *ret);
+int vfs_mkdir(struct vfs *vfs, uint64_t parent, const char *name, mode_t mode, const struct vfs_cred *cred, struct stat *ret);
+int vfs_symlink(struct vfs *vfs, uint64_t parent, const char *name, const char *target, const struct vfs_cred *cred, struct stat *ret);
+/* A regular file without a name, that vfs_link() can give one. */
+int vfs_tmpfile(struct vfs *vfs, uint64_t parent, mode_t mode, const struct vfs_cred *cred, struct stat *ret);
+int vfs_link(struct vfs *vfs, uint64_t ino, uint64_t parent, const char *name, struct stat *ret);
+int vfs_unlink(struct vfs *vfs, uint64_t parent, const char *name);
+int vfs_rmdir(struct vfs *vfs, uint64_t parent, const char *name);
+/* flags: RENAME_NOREPLACE, RENAME_EXCHANGE, RENAME_WHITEOUT as renameat2(2); others -EINVAL. */
+int vfs_rename(struct vfs *vfs, uint64_t parent, const char *name, uint64_t new_parent, const char *new_name, unsigned flags,
+	const struct vfs_cred *cred);
+
+enum {
+	VFS_SET_MODE = 1u << 0,
+	VFS_SET_UID = 1u << 1,
+	VFS_SET_GID = 1u << 2,
+	VFS_SET_SIZE = 1u << 3,
+	VFS_SET_ATIME = 1u << 4,
+	VFS_SET_MTIME = 1u << 5,
+	VFS_SET_CTIME = 1u << 6,
+	VFS_SET_ATIME_NOW = 1u << 7,
+	VFS_SET_MTIME_NOW = 1u << 8,
+	/* setuid, setgid and file capabilities go, as when somebody without CAP_FSETID changes content or owner. */
+	VFS_SET_KILL_PRIV = 1u << 9,
+};
+struct vfs_setattr {
+	unsigned valid; /* VFS_SET_* */
+	mode_t mode;	/* permissions */
+	uid_t uid;
+	gid_t gid;
+	uint64_t size;
+	struct timespec atime, mtime, ctime;
+};
+int vfs_setattr(struct vfs *vfs, uint64_t ino, const struct vfs_setattr *set, struct stat *ret);
+
+/* flags: XATTR_CREATE, XATTR_REPLACE. ACLs are checked and change the mode; kill_sgid: as FUSE_SETXATTR_ACL_KILL_SGID. */
+int vfs_setxattr(struct vfs *vfs, uint64_t ino, const char *name, const void *value, size_t size, int flags, bool kill_sgid);
+int vfs_removexattr(struct vfs *vfs, uint64_t ino, const char *name);
+
+/* FS_*_FL as FS_IOC_GETFLAGS; and the project of FS_IOC_FSGETXATTR. Which flags can't be changed is -EOPNOTSUPP. */
+int vfs_getflags(struct vfs *vfs, uint64_t ino, uint32_t *ret_flags, uint32_t *ret_project);
+int vfs_setflags(struct vfs *vfs, uint64_t ino, uint32_t flags, uint32_t project);
+
+/* An open file: keeps its inode alive, and knows which failures of writing it was told of. */
+struct vfs_file;
+/* flags: as open(2) (O_ACCMODE, O_APPEND, O_TRUNC). kill_priv: with O_TRUNC, as VFS_SET_KILL_PRIV. */
+int vfs_open(struct vfs *vfs, uint64_t ino, int flags, bool kill_priv, struct vfs_file **ret);
+void vfs_release(struct vfs *vfs, struct vfs_file *file);
+
+enum {
+	VFS_WRITE_CACHED = 1u << 0, /* from the kernel's page cache, which keeps the times and the size itself */
+	VFS_WRITE_KILL_PRIV = 1u << 1,
+	VFS_WRITE_SYNC = 1u << 2,  /* durable when it returns (O_SYNC) */
+	VFS_WRITE_DSYNC = 1u << 3, /* the same, but for attributes that reading doesn't need */
+	VFS_WRITE_APPEND = 1u << 4, /* at the end of the file, wherever that is */
+};
+/* The number of bytes that were written; fewer than len only if an error came after them. -ENOSPC, -EFBIG, … */
+ssize_t vfs_write(struct vfs *vfs, uint64_t ino, uint64_t offset, const void *buf, size_t len, unsigned flags);
+/* mode: FALLOC_FL_KEEP_SIZE, _PUNCH_HOLE, _ZERO_RANGE; others -EOPNOTSUPP. */
+int vfs_fallocate(struct vfs *vfs, uint64_t ino, int mode, uint64_t offset, uint64_t len);
+/* As copy_file_range(2); whole pages are shared, not copied. */
+ssize_t vfs_copy_range(struct vfs *vfs, uint64_t from, uint64_t from_offset, uint64_t to, uint64_t to_offset, size_t len);
+/* file: whose failed writebacks are reported, once each; or NULL. For directories too. */
+int vfs_fsync(struct vfs *vfs, uint64_t ino, struct vfs_file *file, bool data_only);
+
+/* Gives free space of the delta between bytes [start, start + len) back to the disk, runs of at least `least` bytes. FITRIM. */
+int vfs_trim(struct vfs *vfs, uint64_t start, uint64_t len, uint64_t least, uint64_t *ret_bytes);
+/* No byte is written any more, all that asks gets -EIO: as if power had failed now. flush: vfs_sync() comes first. */
+int vfs_shutdown(struct vfs *vfs, bool flush);
 
 #endif

@@ -172,7 +172,7 @@ static int read_unit(struct life *l, uint64_t unit)
 
 static int write_unit(struct life *l, unsigned page, uint64_t value)
 {
-	int r = cache_write(l->file, (uint64_t)page * PAGE, &value, 8);
+	int r = cache_write(l->file, (uint64_t)page * PAGE, &value, 8, NULL);
 
 	if (r == 0)
 		l->wanted[page] = value;

@@ -110,7 +110,7 @@ static void no_space_is_said_to_who_stores(void **state)
 
 	a32_set(&f.disk->no_space, 1);
 	assert_int_equal(soft_store(f.mm, AT, 1), -EFAULT);
-	assert_int_equal(cache_write(f.file, 0, "x", 1), -ENOSPC);
+	assert_int_equal(cache_write(f.file, 0, "x", 1, NULL), -ENOSPC);
 	assert_int_equal(dirty(&f), 0);
 	assert_int_equal(count(&f).pgmkwrite_refused, 2);
 	a32_set(&f.disk->no_space, 0);
@@ -334,7 +334,7 @@ static void memory_comes_from_whatever_file_has_some(void **state)
 	}
 	/* Half of the memory is dirty, not more: so who stores writes only its own file's. Each file has pages of the disk to itself. */
 	for (unsigned i = 0; i < 2; i++)
-		assert_int_equal(cache_write(files[1], (20 + i) * PAGE, "x", 1), 0);
+		assert_int_equal(cache_write(files[1], (20 + i) * PAGE, "x", 1, NULL), 0);
 	assert_int_equal(mm_pin(f.mm, AT, 5, PIN_FOR_WRITE, frames), 0);
 	assert_int_equal(mm_pin(f.mm, AT + (PAGES + 10) * PAGE, 5, PIN_FOR_WRITE, frames + 5), 0);
 	assert_int_equal(dirty(&f), 12);
@@ -540,7 +540,7 @@ static void hammer_once(struct hammer *h, struct rng *rng, uint64_t *mine)
 		break;
 	case 4:
 		v = mine[page] + 1;
-		must(cache_write(h->f->file, page * PAGE + 8 * h->seed, &v, sizeof(v)) == 0);
+		must(cache_write(h->f->file, page * PAGE + 8 * h->seed, &v, sizeof(v), NULL) == 0);
 		mine[page] = v;
 		break;
 	case 5:

@@ -68,7 +68,7 @@ static bool nothing_dirty(struct fixture *f)
 
 static int put_word(struct fixture *f, unsigned page, uint64_t value)
 {
-	return cache_write(f->file, page * PAGE, &value, sizeof(value));
+	return cache_write(f->file, page * PAGE, &value, sizeof(value), NULL);
 }
 
 /* ---- who writes ---- */
@@ -186,7 +186,7 @@ static void a_disk_that_fails_is_asked_once(void **state)
 	}
 	for (unsigned p = 0; p < 4; p++)
 		for (unsigned i = 0; i < 3 && r == 0; i++)
-			r = cache_write(files[i], p * PAGE, "x", 1);
+			r = cache_write(files[i], p * PAGE, "x", 1, NULL);
 	assert_int_equal(r, -EIO);
 	/* It is this file that is asked first, and clean then. */
 	assert_int_equal(put_word(&f, 0, 1), -EIO);
@@ -269,7 +269,7 @@ static void whole_pages_are_written_without_reading(void **state)
 	struct folio *folio;
 
 	memset(buf, 0xaa, sizeof(buf));
-	assert_int_equal(cache_write(f.file, 18 * PAGE, buf, sizeof(buf)), 0);
+	assert_int_equal(cache_write(f.file, 18 * PAGE, buf, sizeof(buf), NULL), 0);
 	assert_int_equal(a32_read(&f.disk->reads), 0);
 	/* One of them alone needs no read either, nor does its writing. */
 	assert_int_equal(cache_page_get(f.file, 19, &folio), 0);
@@ -295,7 +295,7 @@ static void parts_of_pages_are_read_first(void **state)
 	uint8_t buf[PAGE + 2];
 
 	memset(buf, 0xbb, sizeof(buf));
-	assert_int_equal(cache_write(f.file, 4 * PAGE - 1, buf, sizeof(buf)), 0);
+	assert_int_equal(cache_write(f.file, 4 * PAGE - 1, buf, sizeof(buf), NULL), 0);
 	assert_int_equal(a32_read(&f.disk->reads), 16);
 	assert_int_equal(byte_at(&f, 4 * PAGE - 2), 4);
 	assert_int_equal(byte_at(&f, 4 * PAGE - 1), 0xbb);
@@ -311,7 +311,7 @@ static void a_failed_read_of_the_rest_loses_nothing(void **state)
 	struct cache_ref ref;
 
 	memset(buf, 0xcc, sizeof(buf));
-	assert_int_equal(cache_write(f.file, 2 * PAGE, buf, sizeof(buf)), 0);
+	assert_int_equal(cache_write(f.file, 2 * PAGE, buf, sizeof(buf), NULL), 0);
 	a32_set(&f.disk->fail_reads, 1);
 	assert_int_equal(cache_get(f.file, 0, &ref), -EIO);
 	assert_int_equal(put_word(&f, 3, 1), -EIO);
@@ -330,7 +330,7 @@ static void what_lies_behind_the_end_is_zero(void **state)
 
 	cache_truncate(f.file, 5 * PAGE + 100);
 	/* (The disk has no `cut`: it would bring what was there.) */
-	assert_int_equal(cache_write(f.file, 6 * PAGE + 10, "new", 3), 0);
+	assert_int_equal(cache_write(f.file, 6 * PAGE + 10, "new", 3, NULL), 0);
 	assert_int_equal(a32_read(&f.disk->reads), 0);
 	assert_int_equal(cache_size(f.file), 6 * PAGE + 13);
 	memset(f.disk->bytes[6], 0, PAGE);
@@ -399,7 +399,7 @@ static void stores_behind_the_end_stay_there(void **state)
 			pthread_join(g.thread, NULL);
 		}
 		if (way == 2)
-			assert_int_equal(cache_write(f.file, 6 * PAGE, "x", 1), 0);
+			assert_int_equal(cache_write(f.file, 6 * PAGE, "x", 1, NULL), 0);
 		assert_int_equal(byte_at(&f, 5 * PAGE + 200), 0);
 		assert_int_equal(cache_sync(f.file, 0, UINT64_MAX, NULL), 0);
 		assert_int_equal(f.disk->bytes[5][200], 0);
@@ -416,7 +416,7 @@ static void no_space_leaves_no_trace_of_a_new_unit(void **state)
 
 	memset(buf, 0xdd, sizeof(buf));
 	a32_set(&f.disk->no_space, 1);
-	assert_int_equal(cache_write(f.file, 2 * PAGE, buf, sizeof(buf)), -ENOSPC);
+	assert_int_equal(cache_write(f.file, 2 * PAGE, buf, sizeof(buf), NULL), -ENOSPC);
 	assert_int_equal(stats(&f).used, 0);
 	a32_set(&f.disk->no_space, 0);
 	assert_int_equal(byte_at(&f, 2 * PAGE), 3);
@@ -442,7 +442,7 @@ static void as_a_plain_array(void **state)
 			case 0:
 			case 1:
 				memset(buf, (int)i, len);
-				assert_int_equal(cache_write(f.file, at, buf, len), 0);
+				assert_int_equal(cache_write(f.file, at, buf, len, NULL), 0);
 				memcpy(model + at, buf, len);
 				break;
 			case 2:
@@ -491,7 +491,7 @@ static void *writer_main(void *arg)
 		if (rng_below(&rng, 2)) {
 			mine[page]++;
 			memset(buf, mine[page], PAGE);
-			must(cache_write(w->f->file, page * PAGE, buf, PAGE) == 0);
+			must(cache_write(w->f->file, page * PAGE, buf, PAGE, NULL) == 0);
 			continue;
 		}
 		must(cache_page_get(w->f->file, page, &folio) == 0);

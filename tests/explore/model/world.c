@@ -527,7 +527,7 @@ static void write_words(struct world *w, unsigned page, unsigned first, unsigned
 		mine[k]->pending = true;
 	}
 	w->pages = MAX(w->pages, page + 1);
-	written = read_over(w, cache_write(w->file, page * PAGE + 8 * first, values, 8 * count), before) == 0;
+	written = read_over(w, cache_write(w->file, page * PAGE + 8 * first, values, 8 * count, NULL), before) == 0;
 	w->now++;
 	for (unsigned k = 0; k < count; k++) {
 		mine[k]->pending = false;

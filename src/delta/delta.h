@@ -1,0 +1,244 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * delta: the crash-safe change file of a writable mount (include/pinfs/delta_format.h).
+ *
+ * Used by: vfs, cli, mkfs (fsck), tests. Uses: codec, io (store.h), base. Never: the cache, FUSE, what the image holds.
+ *
+ * A delta is a set of items, found by inode number and kind, and the pages that some of them refer to. Changes are made in
+ * transactions: each is a frame of the log, written (not flushed) before delta_commit() returns, so that it survives the death of the
+ * process; after a power cut the delta is as it was after some transaction, and not before the last one that delta_flush() was
+ * asked for. In the background a thread flushes what is older than some seconds, and makes checkpoints, so that the log stays short.
+ *
+ * Locks: everything between delta_begin() and delta_commit() or delta_abort(), or between delta_lock() and delta_unlock(), is one
+ * critical section (LOCK_DELTA), in which items are read from the disk. Functions that need it say so by their name's place here.
+ * Damage is -EUCLEAN, and told to on_damage. After an error of the disk that leaves it unknown what is there (a failed flush, a failed
+ * write of the log) the delta takes no more changes: delta_failed().
+ */
+#ifndef PINFS_DELTA_DELTA_H
+#define PINFS_DELTA_DELTA_H
+
+#include <sys/stat.h>
+
+#include "base/util.h"
+#include "io/store.h"
+#include "pinfs/delta_format.h"
+
+struct delta;
+
+#define DELTA_ERROR_SIZE 512
+
+struct delta_options {
+	uint8_t image_uuid[16], image_hash[16]; /* what it has to belong to */
+	uint64_t image_size, image_inodes;
+	uint64_t limit;	      /* bytes; 0: what the disk has */
+	uint64_t log_size;    /* of a new delta; 0: by the limit */
+	unsigned commit_ms;   /* what is older is flushed; 0: 5 s */
+	size_t cache;	      /* bytes for nodes; 0: 16 MiB */
+	bool read_only;	      /* changes are refused, nothing is written; what is in the log counts */
+	bool no_recovery;     /* -EUCLEAN if something is in the log */
+	bool no_flush;	      /* nothing waits for the disk: ephemeral mounts */
+	bool no_thread;	      /* nothing happens in the background: tools */
+	/* Called from any thread, perhaps under the delta's lock; may be NULL. offset: byte of the delta. */
+	void (*on_damage)(void *context, uint64_t offset, const char *text);
+	/* Something that the user should know. */
+	void (*on_message)(void *context, const char *text);
+	void *context;
+};
+
+/* A new delta in an empty store. */
+int delta_create(struct store *store, const struct delta_options *options, struct delta **ret, char error[DELTA_ERROR_SIZE]);
+/*
+ * -EMEDIUMTYPE: no delta. -ESTALE: of another image. -EOPNOTSUPP: a later version. -EUCLEAN: damaged. The store is the delta's from now on, if that
+ * succeeds.
+ */
+int delta_open(struct store *store, const struct delta_options *options, struct delta **ret, char error[DELTA_ERROR_SIZE]);
+/* Without a checkpoint: what is in the log is there the next time. NULL is allowed. */
+void delta_close(struct delta *delta);
+
+struct delta_info {
+	uint8_t uuid[16];
+	uint64_t generation;	 /* checkpoints so far */
+	uint64_t log_bytes, log_used;
+	uint64_t frames;	 /* written by this process */
+	uint64_t replayed;	 /* frames of the log that were applied when it was opened */
+	uint64_t items;
+	uint64_t next_ino, files;
+	uint32_t ino_generation;
+	uint64_t hash_seed;
+	uint64_t live_pages, pending_pages, free_pages, reserved_pages;
+	uint64_t flushes, checkpoints;
+	uint64_t durable, written; /* numbers of frames */
+};
+void delta_get_info(struct delta *delta, struct delta_info *ret);
+struct store *delta_store(const struct delta *delta);
+
+/* 0, or why it takes no changes any more. */
+int delta_failed(const struct delta *delta);
+/* From now on nothing is written or flushed, and everything fails with `error` (negative). */
+void delta_fail(struct delta *delta, int error);
+
+/* Waits until what was committed before is durable; in one flush for all who wait. Sleeps; without the lock. */
+int delta_flush(struct delta *delta);
+/* The same, and the log is empty afterwards. */
+int delta_checkpoint(struct delta *delta);
+
+/* ---- transactions ---- */
+
+enum {
+	DELTA_SHRINKS = 1u << 0, /* it makes room: allowed when there is none */
+};
+/*
+ * Locks, and waits until the log has room for a transaction of DELTA_TXN_MAX bytes. -EROFS, -EIO (delta_failed), -ENOSPC: no room for
+ * the nodes that it may change.
+ */
+int delta_begin(struct delta *delta, unsigned flags);
+/* Writes the frame, and unlocks, also on failure: then nothing has happened. */
+int delta_commit(struct delta *delta);
+/* Undoes it all, and unlocks. */
+void delta_abort(struct delta *delta);
+/* Bytes that the transaction has so far: who makes long ones stops in time. */
+size_t delta_txn_size(const struct delta *delta);
+#define DELTA_TXN_MAX (256u << 10)
+
+/* To read items only. */
+void delta_lock(struct delta *delta);
+void delta_unlock(struct delta *delta);
+
+/* ---- inodes; under the lock, and what changes within a transaction ---- */
+
+struct delta_inode {
+	uint64_t ino;
+	mode_t mode;
+	uint32_t nlink, uid, gid;
+	uint64_t size;
+	struct timespec atime, mtime, ctime, btime;
+	uint32_t major, minor;
+	uint32_t flags;
+	bool own_xattrs; /* the image's attributes don't count any more */
+	bool gone;	 /* of the image, removed */
+	uint32_t generation, project;
+	uint64_t parent, entries;
+	uint64_t image_end;
+	uint64_t pages, image_pages;
+};
+
+/* -ENOENT: the delta has nothing of it. */
+int delta_inode_get(struct delta *delta, uint64_t ino, struct delta_inode *ret);
+int delta_inode_put(struct delta *delta, const struct delta_inode *inode);
+/* The inode and all its items but extents, which must be gone. *ret_more: the transaction is long; go on in another one. */
+int delta_inode_delete(struct delta *delta, uint64_t ino, bool *ret_more);
+/* A number that was never used. */
+uint64_t delta_ino_new(struct delta *delta);
+/* The generation of new inodes. */
+uint32_t delta_ino_generation(const struct delta *delta);
+/* Files that there are, changed by `n`. */
+int delta_files_add(struct delta *delta, int64_t n);
+int delta_files_set(struct delta *delta, uint64_t n);
+
+int delta_orphan_add(struct delta *delta, uint64_t ino);
+int delta_orphan_remove(struct delta *delta, uint64_t ino);
+/* The first one with a number from `ino` on. -ENOENT. */
+int delta_orphan_next(struct delta *delta, uint64_t ino, uint64_t *ret);
+
+/* ---- names ---- */
+
+struct delta_dirent {
+	uint64_t ino; /* 0: hides the image's name */
+	uint8_t type; /* DT_* */
+	uint8_t name_len;
+	uint64_t hash; /* where it lies: the order of the directory */
+	char name[PINFS_NAME_MAX + 1];
+};
+/* -ENOENT: the delta says nothing of that name. */
+int delta_dirent_get(struct delta *delta, uint64_t dir, const char *name, size_t len, struct delta_dirent *ret);
+int delta_dirent_put(struct delta *delta, uint64_t dir, const char *name, size_t len, uint64_t ino, uint8_t type);
+int delta_dirent_delete(struct delta *delta, uint64_t dir, const char *name, size_t len);
+/* The first one with a hash from `hash` on. -ENOENT. */
+int delta_dirent_next(struct delta *delta, uint64_t dir, uint64_t hash, struct delta_dirent *ret);
+
+/* ---- symbolic links and extended attributes ---- */
+
+int delta_symlink_get(struct delta *delta, uint64_t ino, char ret[PINFS_SYMLINK_MAX + 1]);
+int delta_symlink_put(struct delta *delta, uint64_t ino, const char *target);
+
+/* As getxattr(2); -ENODATA. */
+ssize_t delta_xattr_get(struct delta *delta, uint64_t ino, const char *name, void *value, size_t size);
+int delta_xattr_put(struct delta *delta, uint64_t ino, const char *name, const void *value, size_t size);
+/* -ENODATA */
+int delta_xattr_delete(struct delta *delta, uint64_t ino, const char *name);
+/* The first one with a hash from `hash` on; its name is terminated. -ENOENT. */
+int delta_xattr_next(struct delta *delta, uint64_t ino, uint64_t hash, uint64_t *ret_hash, char ret_name[PINFS_XATTR_NAME_MAX + 1],
+	size_t *ret_size);
+
+/* ---- content ---- */
+
+#define DELTA_NOTHING 0 /* as a kind of extent: the delta says nothing of these pages */
+
+/* What the pages from `page` on are, as far as that is of one kind. */
+struct delta_extent {
+	uint64_t page;
+	uint64_t pages; /* at least 1 */
+	uint8_t kind;	/* enum pinfs_delta_extent_kind, or DELTA_NOTHING */
+	uint64_t start; /* RAW, UNWRITTEN: the delta's page of `page`; LZ4: the first one stored; IMAGE: the image file's page; LOGGED: byte of the delta */
+	uint32_t skip, raw_pages, stored, image_ino;
+	uint64_t key; /* of its item */
+	uint64_t checksum; /* LZ4, LOGGED */
+};
+/* Under the lock. */
+int delta_extent_get(struct delta *delta, uint64_t ino, uint64_t page, struct delta_extent *ret);
+
+/*
+ * Reads pages [page, page + count) of an extent (RAW, LZ4, INLINE or LOGGED; of others nothing is in the delta), which lie in it; takes the lock itself. -ESTALE:
+ * it is not what it was any more, look again. -EUCLEAN: the checksum is wrong.
+ */
+int delta_extent_read(struct delta *delta, uint64_t ino, const struct delta_extent *extent, uint64_t page, unsigned count,
+	uint8_t *const *data);
+
+struct delta_write {
+	uint64_t ino, page; /* the first one */
+	unsigned count;
+	const uint8_t *const *data;
+	size_t bytes;	   /* of the file's end, if that lies in the last page; else count pages */
+	uint64_t reserved; /* pages that delta_reserve() has promised: they are given up, if that succeeds */
+	bool sync;	   /* somebody waits for its flush: little data goes into the log itself */
+	bool whole;	   /* there is nothing else in the file: one small page may be kept in its item */
+};
+/*
+ * Writes pages to new places and has the file refer to them, in one or several transactions, in ascending order. `update` changes the inode with each, under the lock: up to
+ * which byte of the file it is there. Without the lock; sleeps.
+ */
+int delta_write(struct delta *delta, const struct delta_write *write,
+	int (*update)(void *context, struct delta_inode *inode, uint64_t end), void *context);
+
+/* Promises pages to somebody who will write them; without the lock. A checkpoint is made if that helps. -ENOSPC, -EDQUOT. */
+int delta_reserve(struct delta *delta, uint64_t pages);
+/* One page out of those that are kept for the next checkpoint, for who makes room with it. */
+int delta_reserve_last(struct delta *delta);
+void delta_unreserve(struct delta *delta, uint64_t pages);
+
+/*
+ * Within a transaction: pages [first, end) of the file are nothing of the delta's any more: the image's below image_end, else a hole. Stops when the
+ * transaction is long: *ret_done is where; the caller commits, and begins another one.
+ */
+int delta_extent_drop(struct delta *delta, struct delta_inode *inode, uint64_t first, uint64_t end, uint64_t *ret_done);
+/* Pages, of which the delta says nothing, are a hole. */
+int delta_extent_hole(struct delta *delta, struct delta_inode *inode, uint64_t first, uint64_t pages);
+/* …are those of a file of the image. */
+int delta_extent_image(struct delta *delta, struct delta_inode *inode, uint64_t first, uint64_t pages, uint32_t image_ino, uint64_t image_page);
+/* …are as these, shared with them. */
+int delta_extent_share(struct delta *delta, struct delta_inode *inode, uint64_t first, uint64_t pages, uint64_t from_ino, const struct delta_extent *from);
+/* …have places of their own, and are zero. Up to `pages`; how many. -ENOSPC. */
+int delta_extent_allocate(struct delta *delta, struct delta_inode *inode, uint64_t first, uint64_t pages, uint64_t *ret_pages);
+
+/* Gives free space back to the disk. */
+int delta_trim(struct delta *delta, uint64_t start, uint64_t len, uint64_t least, uint64_t *ret_bytes);
+
+/* ---- for fsck and other tools ---- */
+
+struct delta_super_info {
+	bool valid;
+	uint64_t generation;
+	unsigned slot;
+};
+
+#endif

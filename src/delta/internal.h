@@ -1,0 +1,185 @@
+/* SPDX-License-Identifier: MIT */
+/* What the files of src/delta share. */
+#ifndef PINFS_DELTA_INTERNAL_H
+#define PINFS_DELTA_INTERNAL_H
+
+#include <assert.h>
+
+#include "base/log.h"
+#include "base/mem.h"
+#include "base/sync.h"
+#include "codec/codec.h"
+#include "delta/delta.h"
+#include "delta/space.h"
+#include "delta/tree.h"
+
+#define KEY(ino, type, offset_) ((struct tree_key){(uint64_t)(ino) << 8 | (type), (offset_)})
+#define INO_MAX (UINT64_MAX >> 8)
+
+/* Nodes that a transaction may make dirty, and that a checkpoint must then have pages for. */
+#define TXN_NODES 24u
+/* Pages that are kept for the next checkpoint beside those of its dirty nodes. */
+#define CHECKPOINT_MARGIN 96u
+/* So many bytes of dirty nodes are too much. */
+#define DIRTY_NODES_MOST ((size_t)(48u << 20) / PINFS_DELTA_NODE_SIZE)
+
+/* What a transaction has changed, to undo it: newest last. */
+struct undo {
+	enum { UNDO_ITEM, UNDO_ALLOC, UNDO_FREE } kind;
+	struct tree_key key; /* ALLOC, FREE: first page, pages */
+	bool existed;
+	size_t at, len; /* of the old value in txn.old */
+};
+
+struct txn {
+	bool active;
+	uint8_t *out; /* the frame, behind a page of room for what stands before it in the log */
+	size_t len;   /* of the payload so far */
+	size_t capacity;
+	struct undo *undo;
+	size_t undo_count, undo_capacity;
+	uint8_t *old;
+	size_t old_len, old_capacity;
+	uint64_t next_ino, files, reserved; /* before it */
+	int error;			    /* the first; it can only be aborted then */
+};
+
+struct log {
+	uint64_t first, bytes; /* bytes of the delta */
+	uint64_t head, tail;   /* in the log: where the next frame goes; where the first one is that a crash needs */
+	uint64_t used;
+	uint64_t sequence, previous; /* of the next frame */
+	uint64_t ready;		     /* bytes of the log up to here were written once: flushing them needs nothing but that */
+	uint8_t page[PINFS_PAGE_SIZE]; /* what stands in the head's page */
+};
+
+struct delta {
+	struct store *store;
+	struct delta_options options;
+	uint8_t uuid[16];
+	uint64_t id; /* its first 8 bytes */
+	uint64_t hash_seed, created;
+	uint32_t ino_generation;
+
+	struct mutex checkpoint_lock;
+	struct mutex lock;
+	struct tree *tree;   /* lock */
+	struct space *space; /* lock */
+	struct txn txn;	     /* lock */
+	struct log log;	     /* lock */
+	uint64_t next_ino, files; /* lock */
+	uint64_t generation;	  /* lock: of the durable checkpoint */
+	uint64_t map_first, map_pages; /* lock: of the last checkpoint's map */
+	/* lock: pages that lay in the log alone when they were written, each with a page of space promised. */
+	struct logged {
+		uint64_t ino, page;
+	} *logged;
+	size_t logged_count, logged_capacity;
+	uint64_t frames, replayed, checkpoints;
+	struct cond room;	  /* lock: the log has been shortened */
+	uint8_t *map;		  /* checkpoint_lock: for space_snapshot() */
+
+	struct a64 written; /* number of the last frame */
+	struct a64 durable;
+	struct a64 failed;  /* -errno as a positive number; 0 */
+
+	struct mutex flush_lock;
+	struct cond flushed;
+	bool flushing; /* flush_lock */
+
+	/* The thread. */
+	struct mutex thread_lock;
+	pthread_t thread;
+	bool thread_started, stop, asked; /* thread_lock */
+	pthread_cond_t wake;
+};
+
+/* ---- damage ---- */
+
+/* Tells, and returns -EUCLEAN. */
+int delta_damaged(struct delta *delta, uint64_t offset, const char *fmt, ...) _printf_(3, 4);
+
+/* ---- txn.c: the items and pages of a transaction ---- */
+
+int txn_put(struct delta *delta, struct tree_key key, const void *value, size_t len);
+/* A record whose value for the log is another one than the tree's. */
+int txn_put_logged(struct delta *delta, struct tree_key key, const void *value, size_t len, const void *log_value, size_t log_len, const void *log_data, size_t data_len);
+int txn_delete(struct delta *delta, struct tree_key key);
+int txn_alloc(struct delta *delta, uint64_t first, uint64_t pages);
+int txn_free(struct delta *delta, uint64_t first, uint64_t pages);
+int txn_files(struct delta *delta);
+/* As delta_begin(), for a checkpoint: it makes no room, which others have left for it. */
+int txn_begin_settle(struct delta *delta);
+/* Bytes of the log that settling a page may take. */
+#define SETTLE_RECORDS 512u
+void txn_destroy(struct txn *txn);
+
+/* ---- log.c ---- */
+
+void log_init_at(struct log *log, uint64_t first, uint64_t bytes, uint64_t start, uint64_t sequence, uint64_t previous);
+/* Bytes that frames could still take. */
+uint64_t log_room(const struct log *log);
+/* The next frame, if it has at most so many bytes, lies at the head: payload and all. */
+int log_prepare(struct delta *delta, size_t bytes);
+/* Byte of the delta where what is added to the transaction next will lie, after log_prepare(). */
+uint64_t log_position(const struct delta *delta);
+/* Frames the payload at txn.out, and writes it. */
+int log_append(struct delta *delta);
+/*
+ * Calls `frame` for each valid frame from the log's start on, in order, until one isn't or it returns nonzero, which is returned if negative. The log's head is
+ * behind the last one that it returned 0 for, if `take`.
+ */
+struct log_frame {
+	uint64_t sequence, durable, offset; /* offset: byte of the delta where its payload lies */
+	const uint8_t *payload;
+	size_t len;
+};
+int log_walk(struct delta *delta, bool take, int (*frame)(void *context, const struct log_frame *frame), void *context);
+/* Goes through a payload's records. False: it ends here, or -EUCLEAN in *error: it is none. */
+struct log_record {
+	unsigned op;
+	struct tree_key key;
+	const uint8_t *value;
+	size_t len;
+};
+bool log_record_next(const struct log_frame *frame, size_t *at, struct log_record *ret, int *error);
+
+/* ---- replay.c ---- */
+
+int replay_log(struct delta *delta, char error[DELTA_ERROR_SIZE]);
+
+/* ---- checkpoint.c ---- */
+
+int super_write(struct delta *delta, const struct pinfs_delta_super *super);
+int checkpoint_make(struct delta *delta);
+int map_load(struct delta *delta, const struct pinfs_delta_super *super);
+void thread_wake(struct delta *delta);
+int delta_thread_start(struct delta *delta);
+void thread_end(struct delta *delta);
+/* Settles what lies in the log: checkpoints call it. */
+int content_settle(struct delta *delta);
+
+/* ---- extents.c ---- */
+
+/* An extent of the file, with what belongs to it; what it lies over goes. log_data: bytes that only the log gets. */
+int extent_put(struct delta *delta, struct delta_inode *inode, uint64_t page, const struct pinfs_delta_extent *extent, const void *more,
+	size_t more_len, const void *log_data, size_t log_len);
+/* RAW pages of an extent that lie over UNWRITTEN ones, in their places. */
+int extent_put_in_place(struct delta *delta, struct delta_inode *inode, uint64_t page, const struct pinfs_delta_extent *extent, const void *more,
+	size_t more_len);
+/* The checksum of page `page` of a RAW extent, whose item has this key. -ESTALE */
+int extent_checksums(struct delta *delta, uint64_t ino, uint64_t page, unsigned count, const struct delta_extent *expected, uint64_t *ret);
+/* An INLINE extent's bytes: its length, and what they are. -ESTALE */
+int extent_inline(struct delta *delta, uint64_t ino, uint64_t page, uint8_t buf[PINFS_DELTA_INLINE_MAX], uint32_t *ret_len, bool *ret_lz4);
+/* A page of the file lies in the log alone. -ENOMEM */
+int logged_note(struct delta *delta, uint64_t ino, uint64_t page);
+
+/* ---- content.c ---- */
+
+/* Are the pages of an extent, as the log has it, as its checksums say? 0, -EUCLEAN, or an error of the disk. */
+int extent_verify(struct delta *delta, const void *value, size_t len, uint8_t *buf);
+/* Checks the form of an extent's value. */
+bool extent_valid(const void *value, size_t len);
+#define EXTENT_BUFFER ((size_t)PINFS_DELTA_RAW_PAGES * PINFS_PAGE_SIZE)
+
+#endif

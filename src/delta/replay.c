@@ -1,0 +1,149 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * After a crash: applies what is in the log to the last checkpoint.
+ *
+ * A frame that holds may still refer to content that never reached the disk, if it was written after the last flush. So of frames behind that
+ * (each says which were flushed before it) the content is checked too, and the first that doesn't hold is where the log ends. What was flushed is not
+ * cut off, whatever has happened to it since: that is damage, which who reads it hears of.
+ */
+#include "delta/internal.h"
+
+struct replay {
+	struct delta *delta;
+	uint64_t durable; /* number of the last frame that is known to be */
+	uint64_t last;	  /* number of the last one that holds */
+	uint64_t next;
+	uint8_t *buf;
+};
+
+static int note_durable(void *context, const struct log_frame *f)
+{
+	struct replay *r = context;
+
+	if (f->durable < f->sequence)
+		r->durable = MAX(r->durable, f->durable);
+	r->last = f->sequence;
+	return 0;
+}
+
+/* 1: its content isn't there. */
+static int verify_frame(void *context, const struct log_frame *f)
+{
+	struct replay *r = context;
+	struct log_record rec;
+	size_t at = 0;
+	int error = 0;
+
+	if (f->sequence <= r->durable)
+		return 0;
+	while (log_record_next(f, &at, &rec, &error)) {
+		int e;
+
+		if (rec.op != PINFS_DELTA_PUT || (rec.key.object & 0xff) != PINFS_DELTA_EXTENT || !(rec.key.object >> 8))
+			continue;
+		if (!extent_valid(rec.value, rec.len))
+			return 0; /* said when it is applied */
+		e = extent_verify(r->delta, rec.value, rec.len, r->buf);
+		if (e == -EUCLEAN)
+			return 1;
+		if (e < 0)
+			return e;
+	}
+	r->next = f->sequence + 1;
+	return 0;
+}
+
+/* In the tree an extent that lies in the log says where. */
+static int apply_put(struct delta *d, const struct log_frame *f, const struct log_record *rec)
+{
+	struct pinfs_delta_extent e;
+
+	if (rec->key.object >> 8 && (rec->key.object & 0xff) == PINFS_DELTA_EXTENT) {
+		if (!extent_valid(rec->value, rec->len))
+			return -EUCLEAN;
+		memcpy(&e, rec->value, sizeof(e));
+		if (e.kind == PINFS_DELTA_LOGGED) {
+			int r = space_reserve(d->space, 1);
+
+			/* Without a page to move to it stays where it is, and the next checkpoint fails. */
+			if (r == 0)
+				r = logged_note(d, rec->key.object >> 8, rec->key.offset);
+			e.start = pinfs_put64(f->offset + (uint64_t)(rec->value - f->payload) + sizeof(e));
+			return r < 0 ? r : tree_put(d->tree, rec->key, &e, sizeof(e));
+		}
+	}
+	if (rec->len > PINFS_DELTA_ITEM_MAX)
+		return -EUCLEAN;
+	if ((rec->key.object & 0xff) == PINFS_DELTA_INODE && rec->key.object >> 8)
+		d->next_ino = MAX(d->next_ino, (rec->key.object >> 8) + 1);
+	return tree_put(d->tree, rec->key, rec->value, rec->len);
+}
+
+static int apply_record(struct delta *d, const struct log_frame *f, const struct log_record *rec)
+{
+	int r;
+
+	switch (rec->op) {
+	case PINFS_DELTA_PUT:
+		return apply_put(d, f, rec);
+	case PINFS_DELTA_DELETE:
+		r = tree_delete(d->tree, rec->key);
+		return r == -ENOENT ? -EUCLEAN : r;
+	case PINFS_DELTA_ALLOC:
+		return space_live(d->space, rec->key.object, rec->key.offset) ? 0 : -EUCLEAN;
+	case PINFS_DELTA_FREE:
+		return space_free(d->space, rec->key.object, rec->key.offset) ? 0 : -EUCLEAN;
+	case PINFS_DELTA_FILES:
+		d->files = rec->key.offset;
+		return 0;
+	default:
+		return -EUCLEAN;
+	}
+}
+
+static int apply_frame(void *context, const struct log_frame *f)
+{
+	struct replay *r = context;
+	struct log_record rec;
+	size_t at = 0;
+	int error = 0;
+
+	if (f->sequence >= r->next)
+		return 1;
+	while (error == 0 && log_record_next(f, &at, &rec, &error))
+		error = apply_record(r->delta, f, &rec);
+	if (error == -EUCLEAN)
+		delta_damaged(r->delta, f->offset + at, "frame %ju of the log contradicts what stands before it", (uintmax_t)f->sequence);
+	if (error < 0)
+		return error;
+	r->delta->replayed++;
+	return 0;
+}
+
+int replay_log(struct delta *d, char error[DELTA_ERROR_SIZE])
+{
+	_cleanup_free_ uint8_t *buf = malloc(2 * EXTENT_BUFFER);
+	struct replay r = {.delta = d, .buf = buf, .next = d->log.sequence};
+	int e;
+
+	if (!buf)
+		return -ENOMEM;
+	/* All before the checkpoint are. */
+	r.durable = d->log.sequence - 1;
+	e = log_walk(d, false, note_durable, &r);
+	if (e == 0) {
+		r.next = MAX(r.next, MIN(r.durable, r.last) + 1);
+		e = log_walk(d, false, verify_frame, &r);
+	}
+	if (e == 0 && r.next > d->log.sequence && d->options.no_recovery) {
+		snprintf(error, DELTA_ERROR_SIZE, "its log has to be applied first: it was not unmounted; mount it without 'norecovery'");
+		return -EUCLEAN;
+	}
+	if (e == 0)
+		e = log_walk(d, true, apply_frame, &r);
+	if (e < 0)
+		return e;
+	a64_set(&d->written, d->log.sequence - 1);
+	a64_set(&d->durable, MIN(r.durable, d->log.sequence - 1));
+	return 0;
+}

@@ -1,0 +1,306 @@
+/* SPDX-License-Identifier: MIT */
+#include "io/store.h"
+
+#include <fcntl.h>
+#include <stdatomic.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+
+#include "base/sync.h"
+
+struct store {
+	const struct store_ops *ops;
+	void *context;
+	uint64_t size;
+	int fd; /* of fd_ops */
+	atomic_uint_fast64_t reads, read_bytes, writes, written_bytes, flushes, punched_bytes;
+};
+
+/* ---- a file ---- */
+
+static ssize_t fd_pread(void *context, void *buf, size_t len, uint64_t offset)
+{
+	struct store *s = context;
+	ssize_t n = pread(s->fd, buf, len, (off_t)offset);
+
+	return n < 0 ? -errno : n;
+}
+
+static ssize_t fd_pwrite(void *context, const void *buf, size_t len, uint64_t offset)
+{
+	struct store *s = context;
+	ssize_t n = pwrite(s->fd, buf, len, (off_t)offset);
+
+	return n < 0 ? -errno : n;
+}
+
+static int fd_flush(void *context)
+{
+	struct store *s = context;
+
+	return fdatasync(s->fd) < 0 ? -errno : 0;
+}
+
+static void fd_hurry(void *context, uint64_t offset, uint64_t len)
+{
+	struct store *s = context;
+
+	sync_file_range(s->fd, (off_t)offset, (off_t)len, SYNC_FILE_RANGE_WRITE);
+}
+
+static int fd_punch(void *context, uint64_t offset, uint64_t len)
+{
+	struct store *s = context;
+
+	return fallocate(s->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)offset, (off_t)len) < 0 ? -errno : 0;
+}
+
+static int fd_allocate(void *context, uint64_t offset, uint64_t len)
+{
+	struct store *s = context;
+
+	return fallocate(s->fd, 0, (off_t)offset, (off_t)len) < 0 ? -errno : 0;
+}
+
+static int fd_available(void *context, uint64_t *ret)
+{
+	struct store *s = context;
+	struct statvfs fs;
+
+	if (fstatvfs(s->fd, &fs) < 0)
+		return -errno;
+	*ret = (uint64_t)(geteuid() ? fs.f_bavail : fs.f_bfree) * fs.f_frsize;
+	return 0;
+}
+
+static int fd_hole(void *context, uint64_t offset, uint64_t *ret)
+{
+	struct store *s = context;
+	off_t at = lseek(s->fd, (off_t)offset, SEEK_HOLE);
+
+	if (at < 0)
+		return -errno;
+	*ret = (uint64_t)at;
+	return 0;
+}
+
+static void fd_close(void *context)
+{
+	struct store *s = context;
+
+	close(s->fd);
+}
+
+static const struct store_ops fd_ops = {
+	.pread = fd_pread,
+	.pwrite = fd_pwrite,
+	.flush = fd_flush,
+	.hurry = fd_hurry,
+	.punch = fd_punch,
+	.allocate = fd_allocate,
+	.available = fd_available,
+	.hole = fd_hole,
+	.close = fd_close,
+};
+
+/* ---- opening ---- */
+
+static int store_new(const struct store_ops *ops, void *context, uint64_t size, struct store **ret)
+{
+	struct store *s = calloc(1, sizeof(*s));
+
+	if (!s)
+		return -ENOMEM;
+	s->ops = ops;
+	s->context = context ? context : s;
+	s->size = size;
+	s->fd = -1;
+	*ret = s;
+	return 0;
+}
+
+int store_open_ops(const struct store_ops *ops, void *context, uint64_t size, struct store **ret)
+{
+	return store_new(ops, context, size, ret);
+}
+
+/* flock(2); where the filesystem has none, nobody can be kept out. */
+static int lock_file(int fd, bool shared)
+{
+	if (flock(fd, (shared ? LOCK_SH : LOCK_EX) | LOCK_NB) < 0 && errno == EWOULDBLOCK)
+		return -EBUSY;
+	return 0;
+}
+
+static int adopt(int fd, struct store **ret)
+{
+	struct store *s;
+	struct stat st;
+	int r;
+
+	if (fstat(fd, &st) < 0)
+		return -errno;
+	if (!S_ISREG(st.st_mode))
+		return S_ISDIR(st.st_mode) ? -EISDIR : -ENOTBLK;
+	r = store_new(&fd_ops, NULL, (uint64_t)st.st_size, &s);
+	if (r < 0)
+		return r;
+	s->fd = fd;
+	*ret = s;
+	return 0;
+}
+
+int store_open(const char *path, unsigned flags, struct store **ret)
+{
+	bool read_only = flags & STORE_READ_ONLY;
+	int fd, r;
+
+	/* O_NONBLOCK: a FIFO of that name must not make us wait. */
+	fd = open(path, (read_only ? O_RDONLY : O_RDWR) | O_CLOEXEC | O_NONBLOCK | O_NOFOLLOW * !!(flags & STORE_CREATE) |
+		(flags & STORE_CREATE ? O_CREAT | O_EXCL : 0), 0600);
+	if (fd < 0)
+		return -errno;
+	r = lock_file(fd, read_only);
+	if (r == 0)
+		r = adopt(fd, ret);
+	if (r < 0)
+		close(fd);
+	return r;
+}
+
+int store_open_unnamed(const char *dir, struct store **ret)
+{
+	char name[4096];
+	int fd = open(dir, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600), r;
+
+	/* Some filesystems don't know such files. */
+	if (fd < 0 && (errno == EOPNOTSUPP || errno == EISDIR || errno == EINVAL)) {
+		if ((size_t)snprintf(name, sizeof(name), "%s/.pinfs-XXXXXX", dir) >= sizeof(name))
+			return -ENAMETOOLONG;
+		fd = mkostemp(name, O_CLOEXEC);
+		if (fd >= 0)
+			unlink(name);
+	}
+	if (fd < 0)
+		return -errno;
+	r = adopt(fd, ret);
+	if (r < 0)
+		close(fd);
+	return r;
+}
+
+void store_close(struct store *s)
+{
+	if (!s)
+		return;
+	if (s->ops->close)
+		s->ops->close(s->context);
+	free(s);
+}
+
+uint64_t store_size(const struct store *s)
+{
+	return s->size;
+}
+
+/* ---- using it ---- */
+
+int store_read(struct store *s, uint64_t offset, void *buf, size_t len)
+{
+	uint8_t *to = buf;
+	size_t done = 0;
+
+	sync_may_sleep("I/O");
+	while (done < len) {
+		ssize_t n = s->ops->pread(s->context, to + done, len - done, offset + done);
+
+		if (n == -EINTR)
+			continue;
+		if (n < 0)
+			return (int)n;
+		if (n == 0) {
+			memset(to + done, 0, len - done);
+			break;
+		}
+		done += (size_t)n;
+	}
+	atomic_fetch_add_explicit(&s->reads, 1, memory_order_relaxed);
+	atomic_fetch_add_explicit(&s->read_bytes, len, memory_order_relaxed);
+	return 0;
+}
+
+int store_write(struct store *s, uint64_t offset, const void *buf, size_t len)
+{
+	const uint8_t *from = buf;
+	size_t done = 0;
+
+	sync_may_sleep("I/O");
+	while (done < len) {
+		ssize_t n = s->ops->pwrite(s->context, from + done, len - done, offset + done);
+
+		if (n == -EINTR)
+			continue;
+		if (n <= 0)
+			return n < 0 ? (int)n : -EIO;
+		done += (size_t)n;
+	}
+	atomic_fetch_add_explicit(&s->writes, 1, memory_order_relaxed);
+	atomic_fetch_add_explicit(&s->written_bytes, len, memory_order_relaxed);
+	return 0;
+}
+
+int store_flush(struct store *s)
+{
+	sync_may_sleep("I/O");
+	atomic_fetch_add_explicit(&s->flushes, 1, memory_order_relaxed);
+	/* Not repeated after EINTR, or anything else: what failed once may say that all is well the next time. */
+	return s->ops->flush(s->context);
+}
+
+void store_hurry(struct store *s, uint64_t offset, uint64_t len)
+{
+	if (s->ops->hurry)
+		s->ops->hurry(s->context, offset, len);
+}
+
+int store_punch(struct store *s, uint64_t offset, uint64_t len)
+{
+	int r = s->ops->punch(s->context, offset, len);
+
+	if (r == 0)
+		atomic_fetch_add_explicit(&s->punched_bytes, len, memory_order_relaxed);
+	return r;
+}
+
+int store_allocate(struct store *s, uint64_t offset, uint64_t len)
+{
+	int r;
+
+	do {
+		r = s->ops->allocate(s->context, offset, len);
+	} while (r == -EINTR);
+	return r == -ENOSYS ? -EOPNOTSUPP : r;
+}
+
+int store_available(struct store *s, uint64_t *ret)
+{
+	return s->ops->available(s->context, ret);
+}
+
+int store_hole(struct store *s, uint64_t offset, uint64_t *ret)
+{
+	return s->ops->hole(s->context, offset, ret);
+}
+
+void store_get_stats(const struct store *s, struct store_stats *ret)
+{
+	*ret = (struct store_stats){
+		.reads = s->reads,
+		.read_bytes = s->read_bytes,
+		.writes = s->writes,
+		.written_bytes = s->written_bytes,
+		.flushes = s->flushes,
+		.punched_bytes = s->punched_bytes,
+	};
+}
