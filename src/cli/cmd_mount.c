@@ -170,7 +170,7 @@ static int daemon_mount(struct mount *m, struct vfs *vfs, struct fuse_server **r
 	struct fuse_server_options options = {
 		.image = m->image,
 		.mount_options = fuse_options,
-		.direct = m->options.direct,
+		.caching = m->options.direct ? FUSE_CACHE_DAEMON : FUSE_CACHE_KERNEL,
 		.threads = m->options.threads,
 		.debug = m->debug,
 		.elsewhere = m->namespace_fd >= 0,

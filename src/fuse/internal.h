@@ -24,12 +24,110 @@ struct fuse_server {
 	const struct fuse_transport_ops *transport;
 	char *image, *mount_options;
 	unsigned threads;
-	bool direct, debug, elsewhere;
+	enum fuse_cache_mode caching;
+	bool writable, debug, elsewhere;
 	bool mounted, signals;
 	/* Set by INIT, before any other request comes. */
 	bool no_open, no_opendir;
+	uint64_t init_offered, init_extra; /* wire.c: the kernel's flags; which of them are accepted past libfuse */
 };
 
-extern const struct fuse_lowlevel_ops fuse_server_ops;
+/* ---- wire.c: what the protocol has and libfuse hasn't ---- */
+
+/* What the request says, that this thread serves, beyond what libfuse hands on. All false without custom I/O. */
+struct fuse_marks {
+	bool init;
+	bool tmpfile;	    /* it came as FUSE_TMPFILE and goes on as FUSE_CREATE */
+	bool kill_priv;	    /* setuid and setgid go: of write, open, create and setattr */
+	bool acl_kill_sgid; /* of setxattr */
+};
+const struct fuse_marks *fuse_marks(void);
+
+/* Goes between libfuse and the mounted session's descriptor. 0 or -errno. */
+int fuse_wire_attach(struct fuse_server *server);
+/* In INIT: what is wanted of the kernel besides libfuse's capabilities. */
+void fuse_wire_want(struct fuse_server *server);
+/* It is this daemon that takes setuid and setgid away, not the kernel. */
+bool fuse_wire_kills_priv(const struct fuse_server *server);
+
+/* ---- caller.c: who asks ---- */
+
+/* The user, in the daemon's user namespace; (uid_t)-1 if that can't be known. */
+uid_t fuse_caller_uid(fuse_req_t req);
+bool fuse_caller_has_fsetid(fuse_req_t req);
+/* Bytes of the caller's memory, which waits for the reply meanwhile. 0 or -errno. */
+int fuse_caller_read(fuse_req_t req, const void *address, void *ret, size_t size);
+struct vfs_cred fuse_caller_cred(fuse_req_t req);
+
+/* ---- replies ---- */
+
+static inline struct fuse_server *server_of(fuse_req_t req)
+{
+	return fuse_req_userdata(req);
+}
+
+/* error: 0 or -errno. */
+static inline void reply_error(fuse_req_t req, int error)
+{
+	fuse_reply_err(req, error == -EUCLEAN ? EIO : -error);
+}
+
+/* In seconds. Nobody but the kernel that asks changes anything; it clamps what is beyond its clock. */
+#define FUSE_FOR_EVER 1e9
+
+double fuse_attr_timeout(const struct fuse_server *server, const struct stat *st);
+struct fuse_entry_param fuse_entry_for(struct fuse_server *server, const struct stat *st);
+/* r < 0: the error. Else st, which the vfs has counted as known, and does no more if the kernel didn't take it. */
+void fuse_reply_found(fuse_req_t req, int r, const struct stat *st);
+
+/* ---- the operations, as libfuse declares them ---- */
+
+/* ops_name.c */
+void op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name);
+void op_forget(fuse_req_t req, fuse_ino_t ino, uint64_t count);
+void op_forget_multi(fuse_req_t req, size_t count, struct fuse_forget_data *forgets);
+void op_readlink(fuse_req_t req, fuse_ino_t ino);
+void op_mknod(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, dev_t rdev);
+void op_mkdir(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode);
+void op_symlink(fuse_req_t req, const char *target, fuse_ino_t parent, const char *name);
+void op_link(fuse_req_t req, fuse_ino_t ino, fuse_ino_t parent, const char *name);
+void op_unlink(fuse_req_t req, fuse_ino_t parent, const char *name);
+void op_rmdir(fuse_req_t req, fuse_ino_t parent, const char *name);
+void op_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino_t new_parent, const char *new_name,
+	unsigned flags);
+
+/* ops_dir.c */
+void op_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
+void op_readdir(fuse_req_t req, fuse_ino_t ino, size_t size, off_t cookie, struct fuse_file_info *fi);
+void op_readdirplus(fuse_req_t req, fuse_ino_t ino, size_t size, off_t cookie, struct fuse_file_info *fi);
+void op_fsyncdir(fuse_req_t req, fuse_ino_t ino, int data_only, struct fuse_file_info *fi);
+
+/* ops_attr.c */
+void op_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
+void op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attr, int to_set, struct fuse_file_info *fi);
+void op_statfs(fuse_req_t req, fuse_ino_t ino);
+void op_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name, size_t size);
+void op_listxattr(fuse_req_t req, fuse_ino_t ino, size_t size);
+void op_setxattr(fuse_req_t req, fuse_ino_t ino, const char *name, const char *value, size_t size, int flags);
+void op_removexattr(fuse_req_t req, fuse_ino_t ino, const char *name);
+
+/* ops_file.c */
+void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
+void op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, struct fuse_file_info *fi);
+void op_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
+void op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset, struct fuse_file_info *fi);
+void op_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, off_t offset, struct fuse_file_info *fi);
+void op_fsync(fuse_req_t req, fuse_ino_t ino, int data_only, struct fuse_file_info *fi);
+void op_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t offset, off_t length, struct fuse_file_info *fi);
+void op_copy_file_range(fuse_req_t req, fuse_ino_t from, off_t from_offset, struct fuse_file_info *from_fi, fuse_ino_t to,
+	off_t to_offset, struct fuse_file_info *to_fi, size_t len, int flags);
+void op_lseek(fuse_req_t req, fuse_ino_t ino, off_t offset, int whence, struct fuse_file_info *fi);
+
+/* ioctl.c */
+void op_ioctl(fuse_req_t req, fuse_ino_t ino, unsigned cmd, void *arg, struct fuse_file_info *fi, unsigned flags,
+	const void *in, size_t in_size, size_t out_size);
+
+/* ops.c: a read-only mount answers ENOSYS to what changes something, as libfuse does for what isn't there. */
+extern const struct fuse_lowlevel_ops fuse_ops_readonly, fuse_ops_writable;
 
 #endif

@@ -33,7 +33,9 @@ static int session_new(struct fuse_server *s)
 		fuse_opt_add_arg(&args, s->mount_options) || (s->debug && fuse_opt_add_arg(&args, "-d")))
 		r = -ENOMEM;
 	if (r == 0) {
-		s->session = fuse_session_new(&args, &fuse_server_ops, sizeof(fuse_server_ops), s);
+		const struct fuse_lowlevel_ops *ops = s->writable ? &fuse_ops_writable : &fuse_ops_readonly;
+
+		s->session = fuse_session_new(&args, ops, sizeof(*ops), s);
 		if (!s->session)
 			r = -EINVAL;
 	}
@@ -51,7 +53,8 @@ int fuse_server_new(struct vfs *vfs, const struct fuse_server_options *o, struct
 	s->vfs = vfs;
 	s->transport = &fuse_transport_dev;
 	s->threads = o->threads;
-	s->direct = o->direct;
+	s->caching = o->caching;
+	s->writable = vfs_writable(vfs);
 	s->debug = o->debug;
 	s->elsewhere = o->elsewhere;
 	s->image = strdup(o->image);
@@ -79,7 +82,7 @@ int fuse_server_mount(struct fuse_server *s, const char *dir, const char **ret_r
 	r = fuse_session_mount(s->session, dir);
 	mounting = false;
 	s->mounted = r == 0;
-	return r;
+	return r == 0 && s->writable ? fuse_wire_attach(s) : r;
 }
 
 int fuse_server_run(struct fuse_server *s)

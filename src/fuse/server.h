@@ -4,9 +4,11 @@
  *
  * Used by: cli (mount). Uses: vfs, base. Never: blocks, extents.
  *
- * Node ids are the vfs's inode numbers and st_ino (1:1), so nothing is kept for each inode: FORGET does nothing, a file
- * handle of NFS stays valid over a restart. What can't change is cached by the kernel for ever: attributes, names
- * (also those that don't exist), links, directories, content; on kernels that can do it even open(2) costs no request.
+ * Node ids are the vfs's inode numbers and st_ino (1:1), so nothing is kept here for each inode: a file handle of NFS stays
+ * valid over a restart. All changes come from the one kernel that asks, so it may cache for ever: attributes, names
+ * (also those that don't exist), links, directories, content. On a read-only mount FORGET does nothing, and where the
+ * kernel can do it even open(2) costs no request; on a writable one the vfs counts what the kernel knows and has open.
+ * Notifications to the kernel are not used.
  * Errors: -EUCLEAN becomes EIO here; nowhere else is the sign flipped.
  */
 #ifndef PINFS_FUSE_SERVER_H
@@ -17,10 +19,17 @@
 
 struct fuse_server;
 
+/* Who keeps content. */
+enum fuse_cache_mode {
+	FUSE_CACHE_KERNEL,    /* the kernel; what is written comes here at once */
+	FUSE_CACHE_WRITEBACK, /* the kernel; it writes back when it likes, and keeps size and times meanwhile */
+	FUSE_CACHE_DAEMON,    /* not the kernel */
+};
+
 struct fuse_server_options {
 	const char *image;	   /* absolute path, for PINFS_IOC_INFO */
-	const char *mount_options; /* comma separated, escaped as libfuse's -o wants it */
-	bool direct;		   /* cache=daemon: the kernel keeps no content */
+	const char *mount_options; /* comma separated, escaped as libfuse's -o wants it; default_permissions is among them */
+	enum fuse_cache_mode caching;
 	unsigned threads;	   /* at most; 0: by the number of processors */
 	bool debug;		   /* every request on stderr */
 	bool elsewhere;		   /* mounted in another mount namespace, out of reach: the end doesn't unmount */

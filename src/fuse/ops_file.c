@@ -1,0 +1,217 @@
+/* SPDX-License-Identifier: MIT */
+/* Requests about content. */
+#include "fuse/internal.h"
+
+/* What one copy_file_range(2) may take: its reply has 32 bits for the bytes, and read(2) and write(2) have the same limit. */
+#define COPY_MAX ((size_t)0x7ffff000)
+/* What the vfs wants to know of open(2)'s flags. */
+#define OPEN_FLAGS (O_ACCMODE | O_APPEND | O_TRUNC)
+
+static struct vfs_file *file_of(const struct fuse_file_info *fi)
+{
+	return fi ? (struct vfs_file *)(uintptr_t)fi->fh : NULL;
+}
+
+/* keep: nothing that the kernel has of the file is out of date, since it made every change itself. */
+static void opened(const struct fuse_server *s, struct vfs_file *file, struct fuse_file_info *fi)
+{
+	fi->fh = (uintptr_t)file;
+	fi->direct_io = s->caching == FUSE_CACHE_DAEMON;
+	fi->keep_cache = !fi->direct_io;
+}
+
+void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+	struct fuse_server *s = server_of(req);
+	struct vfs_file *file = NULL;
+	int r = 0;
+
+	/* The kernel takes ENOSYS for "always, and keep what is cached", and doesn't ask again. */
+	if (s->no_open) {
+		fuse_reply_err(req, ENOSYS);
+		return;
+	}
+	if (s->writable)
+		r = vfs_open(s->vfs, ino, fi->flags & OPEN_FLAGS, fuse_marks()->kill_priv, &file);
+	if (r < 0) {
+		reply_error(req, r);
+		return;
+	}
+	opened(s, file, fi);
+	if (fuse_reply_open(req, fi) && file)
+		vfs_release(s->vfs, file);
+}
+
+/* Finds or makes the file of open(O_CREAT). ret_truncate: it was there before, so O_TRUNC has something to do. */
+static int create_node(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, int flags, struct stat *ret,
+	bool *ret_truncate)
+{
+	struct fuse_server *s = server_of(req);
+	struct vfs_cred cred = fuse_caller_cred(req);
+	int r;
+
+	*ret_truncate = false;
+	if (fuse_marks()->tmpfile)
+		return vfs_tmpfile(s->vfs, parent, S_IFREG | (mode & 07777), &cred, ret);
+	r = vfs_mknod(s->vfs, parent, name, S_IFREG | (mode & 07777), 0, &cred, ret);
+	if (r != -EEXIST || flags & O_EXCL)
+		return r;
+	/* The kernel asks only for names that it knows not to exist; but it may have forgotten since. */
+	r = vfs_lookup(s->vfs, parent, name, ret);
+	if (r == 0 && !S_ISREG(ret->st_mode)) {
+		vfs_forget(s->vfs, ret->st_ino, 1);
+		return -EEXIST;
+	}
+	*ret_truncate = flags & O_TRUNC;
+	return r;
+}
+
+void op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, struct fuse_file_info *fi)
+{
+	struct fuse_server *s = server_of(req);
+	struct fuse_entry_param entry;
+	struct vfs_file *file;
+	struct stat st;
+	bool truncate;
+	int flags = fi->flags & OPEN_FLAGS & ~O_TRUNC, r;
+
+	r = create_node(req, parent, name, mode, fi->flags, &st, &truncate);
+	if (r < 0) {
+		reply_error(req, r);
+		return;
+	}
+	r = vfs_open(s->vfs, st.st_ino, flags | (truncate ? O_TRUNC : 0), fuse_marks()->kill_priv, &file);
+	if (r == 0 && truncate) {
+		r = vfs_getattr(s->vfs, st.st_ino, &st);
+		if (r < 0)
+			vfs_release(s->vfs, file);
+	}
+	if (r < 0) {
+		vfs_forget(s->vfs, st.st_ino, 1);
+		reply_error(req, r);
+		return;
+	}
+	entry = fuse_entry_for(s, &st);
+	opened(s, file, fi);
+	if (fuse_reply_create(req, &entry, fi)) {
+		vfs_release(s->vfs, file);
+		vfs_forget(s->vfs, st.st_ino, 1);
+	}
+}
+
+void op_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+	vfs_release(server_of(req)->vfs, file_of(fi));
+	fuse_reply_err(req, 0);
+}
+
+void op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset, struct fuse_file_info *fi)
+{
+	struct fuse_server *s = server_of(req);
+	struct vfs_read read;
+	int r = vfs_read_begin(s->vfs, ino, (uint64_t)offset, MIN(size, (size_t)VFS_READ_MAX), &read);
+
+	if (r < 0) {
+		reply_error(req, r);
+		return;
+	}
+	if (read.count)
+		fuse_reply_iov(req, read.iov, (int)read.count);
+	else
+		fuse_reply_buf(req, NULL, 0);
+	vfs_read_end(s->vfs, &read, s->caching != FUSE_CACHE_DAEMON && !(fi->flags & O_DIRECT));
+}
+
+/*
+ * The kernel's offset is that of the end with O_APPEND, too: it holds the inode's lock from looking at the size to the end of
+ * the write, and is the only one who changes it. (In writeback mode pages come at any time, from files opened with O_APPEND
+ * as from others.)
+ */
+void op_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, off_t offset, struct fuse_file_info *fi)
+{
+	struct fuse_server *s = server_of(req);
+	unsigned flags = fuse_marks()->kill_priv ? VFS_WRITE_KILL_PRIV : 0;
+	ssize_t n;
+
+	/* Pages that were written through a mapping come this way in each mode; only in this one the kernel keeps times. */
+	if (fi->writepage && s->caching == FUSE_CACHE_WRITEBACK)
+		flags |= VFS_WRITE_CACHED;
+	else if (!fi->writepage && (fi->flags & O_SYNC) == O_SYNC)
+		flags |= VFS_WRITE_SYNC;
+	else if (!fi->writepage && fi->flags & O_DSYNC)
+		flags |= VFS_WRITE_DSYNC;
+	n = vfs_write(s->vfs, ino, (uint64_t)offset, buf, size, flags);
+	if (n < 0)
+		reply_error(req, (int)n);
+	else
+		fuse_reply_write(req, (size_t)n);
+}
+
+void op_fsync(fuse_req_t req, fuse_ino_t ino, int data_only, struct fuse_file_info *fi)
+{
+	reply_error(req, vfs_fsync(server_of(req)->vfs, ino, file_of(fi), data_only));
+}
+
+/*
+ * Fallocate and copy change content, but the kernel neither takes setuid and setgid away, once it knows that we do, nor
+ * says that it should be done.
+ */
+static int kill_priv(fuse_req_t req, fuse_ino_t ino)
+{
+	struct fuse_server *s = server_of(req);
+	struct vfs_setattr set = {.valid = VFS_SET_KILL_PRIV};
+	struct stat st;
+	int r;
+
+	if (!fuse_wire_kills_priv(s))
+		return 0;
+	r = vfs_getattr(s->vfs, ino, &st);
+	if (r < 0 || !(st.st_mode & (S_ISUID | S_ISGID)) || fuse_caller_has_fsetid(req))
+		return r;
+	return vfs_setattr(s->vfs, ino, &set, &st);
+}
+
+void op_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t offset, off_t length, struct fuse_file_info *fi)
+{
+	int r = kill_priv(req, ino);
+
+	if (r == 0)
+		r = vfs_fallocate(server_of(req)->vfs, ino, mode, (uint64_t)offset, (uint64_t)length);
+	reply_error(req, r);
+}
+
+void op_copy_file_range(fuse_req_t req, fuse_ino_t from, off_t from_offset, struct fuse_file_info *from_fi, fuse_ino_t to,
+	off_t to_offset, struct fuse_file_info *to_fi, size_t len, int flags)
+{
+	ssize_t n = flags ? -EINVAL : kill_priv(req, to);
+
+	if (n == 0)
+		n = vfs_copy_range(server_of(req)->vfs, from, (uint64_t)from_offset, to, (uint64_t)to_offset,
+			MIN(len, COPY_MAX));
+	if (n < 0)
+		reply_error(req, (int)n);
+	else
+		fuse_reply_write(req, (size_t)n);
+}
+
+void op_lseek(fuse_req_t req, fuse_ino_t ino, off_t offset, int whence, struct fuse_file_info *fi)
+{
+	struct fuse_server *s = server_of(req);
+	uint64_t at;
+	int r;
+
+	/* Where the kernel has data that we don't know of, it must look itself; ENOSYS makes it take all for data. */
+	if (s->writable && s->caching == FUSE_CACHE_WRITEBACK) {
+		fuse_reply_err(req, ENOSYS);
+		return;
+	}
+	if (whence != SEEK_DATA && whence != SEEK_HOLE) {
+		fuse_reply_err(req, EINVAL);
+		return;
+	}
+	r = offset < 0 ? -ENXIO : vfs_seek(s->vfs, ino, (uint64_t)offset, whence == SEEK_HOLE, &at);
+	if (r < 0)
+		reply_error(req, r);
+	else
+		fuse_reply_lseek(req, (off_t)at);
+}
