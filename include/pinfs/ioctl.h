@@ -2,6 +2,9 @@
 /*
  * The ioctls of a pinfs mount, on its root directory.
  *
+ * A writable mount knows some of other filesystems', too: FS_IOC_GETFLAGS, FS_IOC_SETFLAGS, FS_IOC_FSGETXATTR and
+ * FS_IOC_FSSETXATTR of each file; FITRIM for root; XFS's shutdown, for root and the user who has mounted.
+ *
  * A struct begins with its size, as the caller knows it; the daemon fills in what both know and sets size to that.
  * Fields are only ever added at the end.
  */

@@ -133,7 +133,10 @@ void op_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, off_
 	unsigned flags = fuse_marks()->kill_priv ? VFS_WRITE_KILL_PRIV : 0;
 	ssize_t n;
 
-	/* Pages that were written through a mapping come this way in each mode; only in this one the kernel keeps times. */
+	/*
+	 * Pages that were written through a mapping come this way in each mode; only in this one the kernel keeps times.
+	 * O_SYNC: newer kernels send an fsync after a write that went through their cache, but none after a direct one.
+	 */
 	if (fi->writepage && s->caching == FUSE_CACHE_WRITEBACK)
 		flags |= VFS_WRITE_CACHED;
 	else if (!fi->writepage && (fi->flags & O_SYNC) == O_SYNC)
@@ -200,7 +203,11 @@ void op_lseek(fuse_req_t req, fuse_ino_t ino, off_t offset, int whence, struct f
 	uint64_t at;
 	int r;
 
-	/* Where the kernel has data that we don't know of, it must look itself; ENOSYS makes it take all for data. */
+	/*
+	 * Where the kernel has data that we don't know of, it must look itself; ENOSYS makes it take all for data. In the
+	 * other modes only what a program has written to a hole through a mapping, and has neither synced nor unmapped
+	 * yet, is such data: the kernel asks without writing that back first.
+	 */
 	if (s->writable && s->caching == FUSE_CACHE_WRITEBACK) {
 		fuse_reply_err(req, ENOSYS);
 		return;
