@@ -71,12 +71,17 @@ static void op_init(void *userdata, struct fuse_conn_info *conn)
 	 */
 	conn->want &= ~(unsigned)(FUSE_CAP_AUTO_INVAL_DATA | FUSE_CAP_READDIRPLUS_AUTO);
 	if (s->writable) {
-		want(conn, FUSE_CAP_DONT_MASK | FUSE_CAP_POSIX_ACL | FUSE_CAP_ATOMIC_O_TRUNC);
+		want(conn, FUSE_CAP_DONT_MASK | FUSE_CAP_POSIX_ACL);
 		/* The first version of it would have us take setuid away from root's writes, too. */
 		conn->want &= ~(unsigned)FUSE_CAP_HANDLE_KILLPRIV;
 		if (s->caching == FUSE_CACHE_WRITEBACK)
 			want(conn, FUSE_CAP_WRITEBACK_CACHE);
 		fuse_wire_want(s);
+		/* Where the kernel takes setuid away, it does so in the setattr that follows the open. */
+		if (fuse_wire_kills_priv(s))
+			want(conn, FUSE_CAP_ATOMIC_O_TRUNC);
+		else
+			conn->want &= ~(unsigned)FUSE_CAP_ATOMIC_O_TRUNC;
 	} else if (vfs_has_acls(s->vfs)) {
 		want(conn, FUSE_CAP_POSIX_ACL);
 	}
