@@ -33,15 +33,21 @@ struct mount {
 	const char *source, *dir, *namespace;
 	char image[PATH_MAX], point[PATH_MAX]; /* absolute */
 	char trace[PATH_MAX];		       /* absolute; "": none */
+	char delta[PATH_MAX];		       /* absolute; "": none */
+	bool writable;
 	int log_fd, namespace_fd, home_fd;     /* -1: none */
 };
 
 static void mount_help(void)
 {
 	puts("Usage: pinfs mount [OPTION]... IMAGE DIR\n"
-	     "Shows what is in an image as the directory DIR, read-only. Needs no root. End it with 'pinfs umount DIR'.\n"
+	     "Shows what is in an image as the directory DIR. Needs no root. End it with 'pinfs umount DIR'.\n"
 	     "\n"
 	     "  -o OPTION[,OPTION]...  mount options:\n"
+	     "       rw                      changes are possible, and are kept in the file IMAGE.delta (default: ro)\n"
+	     "       delta=FILE              …are kept in this file; with ro: are shown\n"
+	     "       ephemeral               …are kept until it is unmounted\n"
+	     "       size=SIZE               …may take so much room\n"
 	     "       uid=N, gid=N            show everything as owned by this user, this group\n"
 	     "       uidmap=FROM:TO[:COUNT]  show some owners as others; gidmap= likewise; several with ';' between\n"
 	     "       allow_other             other users may look, too (default if root mounts: noallow_other)\n"
@@ -49,6 +55,7 @@ static void mount_help(void)
 	     "       offset=N                the image begins at byte N of its file (default: auto)\n"
 	     "       cache_size=SIZE         memory for content (default: 1/64 of RAM, from 16M to 128M)\n"
 	     "       cache=daemon            the kernel caches no content (default: kernel)\n"
+	     "       cache=writeback         …caches what is written, too, until it likes to hand it on\n"
 	     "       io=uring|pread          how the image is read (default: auto)\n"
 	     "       image_io=direct|buffered  past the kernel's cache, or through it (default: auto)\n"
 	     "       threads=N               serve at most N requests at a time\n"
@@ -76,6 +83,13 @@ static unsigned readahead_threads(void)
 	return MIN(MAX(tool_cpus(), 2u), 4u);
 }
 
+static const char *temporary_dir(void)
+{
+	const char *dir = getenv("TMPDIR");
+
+	return dir && *dir ? dir : "/var/tmp";
+}
+
 static int open_vfs(const struct mount *m, struct vfs **ret)
 {
 	const struct mount_options *o = &m->options;
@@ -88,10 +102,20 @@ static int open_vfs(const struct mount *m, struct vfs **ret)
 		.uids = o->uids,
 		.gids = o->gids,
 	};
+	struct vfs_delta_options delta = {
+		.path = *m->delta ? m->delta : NULL,
+		.dir = temporary_dir(),
+		.size_limit = o->size,
+		.atime = o->atime,
+		.norecovery = o->norecovery,
+		.read_only = !m->writable,
+	};
 	char error[IMAGE_ERROR_SIZE];
 	struct io_file *io;
 	int r;
 
+	if (m->writable || *m->delta)
+		options.delta = &delta;
 	r = io_open(m->image, &io_options, &io);
 	if (r < 0) {
 		log_error("can't open %s: %s", m->source,
@@ -166,11 +190,12 @@ static void namespace_close(struct mount *m)
 
 static int daemon_mount(struct mount *m, struct vfs *vfs, struct fuse_server **ret)
 {
-	_cleanup_free_ char *fuse_options = mount_options_for_fuse(&m->options, m->image);
+	_cleanup_free_ char *fuse_options = mount_options_for_fuse(&m->options, m->image, m->writable);
 	struct fuse_server_options options = {
 		.image = m->image,
 		.mount_options = fuse_options,
-		.caching = m->options.direct ? FUSE_CACHE_DAEMON : FUSE_CACHE_KERNEL,
+		.caching = m->options.cache == MOUNT_CACHE_DAEMON ? FUSE_CACHE_DAEMON :
+			m->options.cache == MOUNT_CACHE_WRITEBACK ? FUSE_CACHE_WRITEBACK : FUSE_CACHE_KERNEL,
 		.threads = m->options.threads,
 		.debug = m->debug,
 		.elsewhere = m->namespace_fd >= 0,
@@ -257,6 +282,22 @@ static void tracing_end(const struct mount *m, struct trace_drain *drain, bool s
 			(uintmax_t)result.lost, (uintmax_t)(result.lost + result.events));
 }
 
+/* The end of a writable mount: all of it on the disk, and nothing to recover the next time. */
+static int save(const struct mount *m, struct vfs *vfs)
+{
+	int r;
+
+	if (!m->writable || !*m->delta || vfs_failed(vfs))
+		return MOUNT_OK;
+	r = vfs_sync(vfs);
+	if (r == 0)
+		r = delta_checkpoint(vfs_delta(vfs));
+	if (r == 0)
+		return MOUNT_OK;
+	log_error("%s: not all changes could be written: %s", m->delta, strerror(-r));
+	return MOUNT_SYSTEM;
+}
+
 /* Serves in this process. ready: tells the parent, or -1. Returns the exit status. */
 static int daemon_run(struct mount *m, int ready)
 {
@@ -290,10 +331,11 @@ static int daemon_run(struct mount *m, int ready)
 	r = fuse_server_run(server);
 	if (r < 0)
 		log_error("%s: serving ended: %s", m->image, strerror(-r));
+	status = save(m, vfs);
 	fuse_server_free(server);
 	tracing_end(m, trace, true);
 	vfs_free(vfs);
-	return r < 0 ? MOUNT_SYSTEM : MOUNT_OK;
+	return r < 0 ? MOUNT_SYSTEM : status;
 }
 
 /* ---- the command ---- */
@@ -366,19 +408,59 @@ static int check_image(struct mount *m)
 }
 
 /* The daemon works in another directory. */
+static bool absolute(const char *name, char ret[PATH_MAX])
+{
+	char here[PATH_MAX];
+
+	return *name == '/' ? (size_t)snprintf(ret, PATH_MAX, "%s", name) < PATH_MAX :
+			      getcwd(here, sizeof(here)) && (size_t)snprintf(ret, PATH_MAX, "%s/%s", here, name) < PATH_MAX;
+}
+
 static int check_trace(struct mount *m)
 {
 	const char *name = m->options.trace_file;
-	char here[PATH_MAX];
 
-	if (!name)
-		return MOUNT_OK;
-	if (*name == '/' ? (size_t)snprintf(m->trace, sizeof(m->trace), "%s", name) < sizeof(m->trace) :
-			   getcwd(here, sizeof(here)) &&
-				(size_t)snprintf(m->trace, sizeof(m->trace), "%s/%s", here, name) < sizeof(m->trace))
+	if (!name || absolute(name, m->trace))
 		return MOUNT_OK;
 	log_error("can't write the trace %s: %s", name, strerror(ENAMETOOLONG));
 	return MOUNT_USAGE;
+}
+
+/* Where changes go. The image's name is known. */
+static int check_delta(struct mount *m)
+{
+	const struct mount_options *o = &m->options;
+	bool fits = true, beside;
+
+	if (o->ephemeral && o->delta_file) {
+		log_error("ephemeral changes are kept in no file: leave out 'delta=' or 'ephemeral'");
+		return MOUNT_USAGE;
+	}
+	m->writable = o->writable || o->ephemeral;
+	if (o->delta_file)
+		fits = absolute(o->delta_file, m->delta);
+	else if (!o->ephemeral)
+		fits = (size_t)snprintf(m->delta, sizeof(m->delta), "%s.delta", m->image) < sizeof(m->delta);
+	if (!fits) {
+		log_error("the name of the delta is too long");
+		return MOUNT_USAGE;
+	}
+	beside = !o->delta_file && *m->delta && access(m->delta, F_OK) == 0;
+	/* mount(8) says rw unless ro was asked for: that alone makes no new file. */
+	if (m->helper && m->writable && !o->delta_file && !o->ephemeral && !beside) {
+		log_msg(LOG_LEVEL_WARNING, "%s is mounted read-only; 'delta=FILE' or 'ephemeral' would make it writable", m->source);
+		m->writable = false;
+	}
+	if (!m->writable && !o->delta_file) {
+		if (beside && !m->helper)
+			log_msg(LOG_LEVEL_WARNING, "the changes in %s are not shown; 'rw' or 'ro,delta=FILE' would", m->delta);
+		m->delta[0] = 0;
+	}
+	if (o->size && !m->writable) {
+		log_error("size= is for writable mounts: add 'rw'");
+		return MOUNT_USAGE;
+	}
+	return MOUNT_OK;
 }
 
 static int check_dir(struct mount *m)
@@ -409,10 +491,6 @@ static int check_options(const struct mount *m)
 {
 	const struct mount_options *o = &m->options;
 
-	if (o->writable && !m->helper) {
-		log_error("rw: writable mounts are not supported by this version");
-		return MOUNT_USAGE;
-	}
 	if (geteuid() && (o->suid || o->dev)) {
 		log_error("only root may use the mount option '%s'", o->suid ? "suid" : "dev");
 		return MOUNT_USAGE;
@@ -451,14 +529,13 @@ static int do_mount(struct mount *m)
 	if (status == MOUNT_OK)
 		status = check_trace(m);
 	if (status == MOUNT_OK)
+		status = check_delta(m);
+	if (status == MOUNT_OK)
 		status = namespace_open(m);
 	if (status == MOUNT_OK)
 		status = check_dir(m);
 	if (status != MOUNT_OK || m->fake)
 		return status;
-	/* mount(8) passes rw unless ro was asked for; it says the same of other filesystems that can't be written. */
-	if (m->options.writable)
-		log_msg(LOG_LEVEL_WARNING, "%s is mounted read-only", m->source);
 	if (m->options.log_file) {
 		m->log_fd = open(m->options.log_file, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
 		if (m->log_fd < 0) {

@@ -72,11 +72,12 @@ static int set_image_io(struct mount_options *o, const char *value)
 
 static int set_cache(struct mount_options *o, const char *value)
 {
-	static const char *const names[] = {"kernel", "daemon"};
+	static const char *const names[] = {
+		[MOUNT_CACHE_KERNEL] = "kernel", [MOUNT_CACHE_WRITEBACK] = "writeback", [MOUNT_CACHE_DAEMON] = "daemon"};
 	int r = choose(value, names, ARRAY_SIZE(names));
 
 	if (r >= 0)
-		o->direct = r;
+		o->cache = (enum mount_cache)r;
 	return r;
 }
 
@@ -119,6 +120,23 @@ static int set_log(struct mount_options *o, const char *value)
 static int set_trace(struct mount_options *o, const char *value)
 {
 	return set_string(&o->trace_file, value);
+}
+
+static int set_delta(struct mount_options *o, const char *value)
+{
+	return set_string(&o->delta_file, value);
+}
+
+#define DELTA_SIZE_LEAST (4u << 20)
+
+static int set_size(struct mount_options *o, const char *value)
+{
+	uint64_t size;
+
+	if (parse_size(value, &size) || size < DELTA_SIZE_LEAST || size > (uint64_t)INT64_MAX)
+		return -EINVAL;
+	o->size = size;
+	return 0;
 }
 
 static int set_fsname(struct mount_options *o, const char *value)
@@ -209,14 +227,25 @@ ACCESS(allow_root, MOUNT_ACCESS_ROOT)
 		o->field = value_;                                         \
 		return 0;                                                  \
 	}
+#define ATIME(name, noatime_, value_)                                      \
+	static int set_##name(struct mount_options *o, const char *value)  \
+	{                                                                  \
+		o->noatime = noatime_;                                     \
+		o->atime = value_;                                         \
+		return 0;                                                  \
+	}
+ATIME(noatime, true, VFS_NOATIME)
+ATIME(atime, false, VFS_RELATIME)
+ATIME(relatime, false, VFS_RELATIME)
+ATIME(strictatime, false, VFS_STRICTATIME)
+FLAG(ephemeral, ephemeral, true)
+FLAG(norecovery, norecovery, true)
 FLAG(suid, suid, true)
 FLAG(nosuid, suid, false)
 FLAG(dev, dev, true)
 FLAG(nodev, dev, false)
 FLAG(exec, noexec, false)
 FLAG(noexec, noexec, true)
-FLAG(atime, noatime, false)
-FLAG(noatime, noatime, true)
 FLAG(diratime, nodiratime, false)
 FLAG(nodiratime, nodiratime, true)
 FLAG(symfollow, nosymfollow, false)
@@ -229,7 +258,13 @@ static const struct option options_known[] = {
 	{"offset", set_offset, "a number of bytes, or 'auto'"},
 	{"io", set_io, "'auto', 'uring' or 'pread'"},
 	{"image_io", set_image_io, "'auto', 'direct' or 'buffered'"},
-	{"cache", set_cache, "'kernel' or 'daemon'"},
+	{"cache", set_cache, "'kernel', 'writeback' or 'daemon'"},
+	{"delta", set_delta, "the name of a file"},
+	{"ephemeral", set_ephemeral, NULL},
+	{"size", set_size, "a size from 4M on"},
+	{"norecovery", set_norecovery, NULL},
+	{"relatime", set_relatime, NULL},
+	{"strictatime", set_strictatime, NULL},
 	{"cache_size", set_cache_size, "a size from 1M on"},
 	{"threads", set_threads, "a number from 1 to 256"},
 	{"log", set_log, "the name of a file"},
@@ -260,8 +295,7 @@ static const struct option options_known[] = {
 /* Meant for mount(8) and systemd, or without effect on what never changes. Some come with a value. */
 static const char *const options_ignored[] = {
 	"defaults", "default_permissions", "auto", "noauto", "_netdev", "nofail", "user", "nouser", "users", "nousers",
-	"owner", "noowner", "group", "nogroup", "comment", "uhelper", "relatime", "norelatime", "strictatime",
-	"nostrictatime", "lazytime", "nolazytime", "sync", "async", "dirsync", "mand", "nomand", "iversion", "noiversion",
+	"owner", "noowner", "group", "nogroup", "comment", "uhelper", "norelatime", "nostrictatime", "lazytime", "nolazytime", "sync", "async", "dirsync", "mand", "nomand", "iversion", "noiversion",
 	"silent", "loud", "nonempty",
 };
 
@@ -353,6 +387,7 @@ void mount_options_free(struct mount_options *o)
 	free(o->log_file);
 	free(o->trace_file);
 	free(o->fsname);
+	free(o->delta_file);
 }
 
 /* What libfuse and fusermount3 take a special meaning from. */
@@ -365,7 +400,7 @@ static void put_escaped(FILE *f, const char *s)
 	}
 }
 
-char *mount_options_for_fuse(const struct mount_options *o, const char *source)
+char *mount_options_for_fuse(const struct mount_options *o, const char *source, bool writable)
 {
 	bool root = geteuid() == 0;
 	enum mount_owner_access access = o->access;
@@ -377,7 +412,8 @@ char *mount_options_for_fuse(const struct mount_options *o, const char *source)
 		return NULL;
 	if (access == MOUNT_ACCESS_DEFAULT)
 		access = root ? MOUNT_ACCESS_OTHER : MOUNT_ACCESS_OWNER;
-	fputs("ro,default_permissions,subtype=pinfs,fsname=", f);
+	fputs(writable ? "rw" : "ro", f);
+	fputs(",default_permissions,subtype=pinfs,fsname=", f);
 	put_escaped(f, o->fsname ? o->fsname : source);
 	if (access == MOUNT_ACCESS_OTHER)
 		fputs(",allow_other", f);

@@ -12,6 +12,12 @@ enum mount_owner_access {
 	MOUNT_ACCESS_ROOT,
 };
 
+enum mount_cache {
+	MOUNT_CACHE_KERNEL,    /* the kernel keeps content, and hands on at once what is written */
+	MOUNT_CACHE_WRITEBACK, /* …later */
+	MOUNT_CACHE_DAEMON,
+};
+
 struct mount_options {
 	/* The image and how it is read. */
 	uint64_t offset;
@@ -19,7 +25,7 @@ struct mount_options {
 	enum io_caching caching;
 	/* The daemon. */
 	size_t cache_size;
-	bool direct; /* cache=daemon */
+	enum mount_cache cache;
 	unsigned threads;
 	char *log_file, *trace_file;
 	/* What programs see. */
@@ -27,6 +33,11 @@ struct mount_options {
 	char *fsname;
 	enum mount_owner_access access;
 	bool writable; /* rw was asked for */
+	/* Changes. */
+	char *delta_file;
+	bool ephemeral, norecovery;
+	uint64_t size; /* of the delta at most; 0: no limit */
+	enum vfs_atime atime;
 	bool suid, dev, noexec, noatime, nodiratime, nosymfollow;
 };
 
@@ -40,6 +51,6 @@ void mount_options_free(struct mount_options *options);
 int mount_options_parse(struct mount_options *options, const char *text, bool sloppy);
 
 /* The string for libfuse. source: for /proc/mounts, unless fsname= said something else. NULL: out of memory. */
-char *mount_options_for_fuse(const struct mount_options *options, const char *source);
+char *mount_options_for_fuse(const struct mount_options *options, const char *source, bool writable);
 
 #endif

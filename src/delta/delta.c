@@ -183,7 +183,7 @@ int delta_create(struct store *store, const struct delta_options *o, struct delt
 	if (r == 0) {
 		log_init_at(&d->log, log_first, log_bytes, 0, 1, 0);
 		/* The log is there before anything else: making room never fails for want of a place to say so. */
-		r = store_allocate(store, 0, log_first + log_bytes);
+		r = store_allocate(store, 0, log_first + d->log.limit);
 		r = r == -EOPNOTSUPP ? 0 : r;
 	}
 	if (r == 0)

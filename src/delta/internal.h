@@ -18,6 +18,8 @@
 
 /* Nodes that a transaction may make dirty, and that a checkpoint must then have pages for. */
 #define TXN_NODES 24u
+/* Changes of the tree for which there is memory in reserve, so that undoing them can't fail. */
+#define UNDO_RESERVE 16u
 /* Pages that are kept for the next checkpoint beside those of its dirty nodes. */
 #define CHECKPOINT_MARGIN 96u
 /* So many bytes of dirty nodes are too much. */
@@ -48,6 +50,7 @@ struct log {
 	uint64_t first, bytes; /* bytes of the delta */
 	uint64_t head, tail;   /* in the log: where the next frame goes; where the first one is that a crash needs */
 	uint64_t used;
+	uint64_t limit;		     /* bytes of it that are in use so far */
 	uint64_t sequence, previous; /* of the next frame */
 	uint64_t ready;		     /* bytes of the log up to here were written once: flushing them needs nothing but that */
 	uint8_t page[PINFS_PAGE_SIZE]; /* what stands in the head's page */
@@ -117,6 +120,8 @@ void txn_destroy(struct txn *txn);
 /* ---- log.c ---- */
 
 void log_init_at(struct log *log, uint64_t first, uint64_t bytes, uint64_t start, uint64_t sequence, uint64_t previous);
+/* Makes it larger, if there is room on the disk, and in the place that it has. */
+bool log_grow(struct delta *delta);
 /* Bytes that frames could still take. */
 uint64_t log_room(const struct log *log);
 /* The next frame, if it has at most so many bytes, lies at the head: payload and all. */

@@ -11,7 +11,9 @@
 /* The head never comes nearer to the tail than this: the page that it is written with ends before that. */
 #define GAP (2u * PINFS_PAGE_SIZE)
 /* Parts of a log that were never written are, in such steps, so that a flush finds nothing to allocate. */
-#define READY_STEP (1u << 20)
+#define READY_STEP (256u << 10)
+/* The log begins small, and grows where the disk lets it. */
+#define LIMIT_STEP (1u << 20)
 
 void log_init_at(struct log *log, uint64_t first, uint64_t bytes, uint64_t start, uint64_t sequence, uint64_t previous)
 {
@@ -22,14 +24,29 @@ void log_init_at(struct log *log, uint64_t first, uint64_t bytes, uint64_t start
 		.tail = start,
 		.sequence = sequence,
 		.previous = previous,
+		.limit = MIN(bytes, (uint64_t)LIMIT_STEP),
 	};
+}
+
+bool log_grow(struct delta *d)
+{
+	struct log *log = &d->log;
+	uint64_t more = MIN((uint64_t)LIMIT_STEP, log->bytes - log->limit);
+
+	/* Behind older frames it would be of no use. */
+	if (!more || log->head < log->tail)
+		return false;
+	if (store_allocate(d->store, log->first + log->limit, more) == -ENOSPC)
+		return false;
+	log->limit += more;
+	return true;
 }
 
 uint64_t log_room(const struct log *log)
 {
 	uint64_t taken = log->used + GAP;
 
-	return taken < log->bytes ? log->bytes - taken : 0;
+	return taken < log->limit ? log->limit - taken : 0;
 }
 
 /* Zeroes ahead of the head, while the log is new. */
@@ -44,7 +61,7 @@ static int make_ready(struct delta *d, uint64_t end)
 	if (!zeroes)
 		return -ENOMEM;
 	while (log->ready < end) {
-		size_t n = (size_t)MIN((uint64_t)READY_STEP, log->bytes - log->ready);
+		size_t n = (size_t)MIN((uint64_t)READY_STEP, log->limit - log->ready);
 		int r = store_write(d->store, log->first + log->ready, zeroes, n);
 
 		if (r < 0)
@@ -61,7 +78,7 @@ static int frame_write(struct delta *d, size_t total)
 	size_t before = log->head % PINFS_PAGE_SIZE, all = before + total;
 	uint8_t *from = d->txn.out + PINFS_PAGE_SIZE - before;
 	size_t padded = (size_t)MIN(align_up(all, PINFS_PAGE_SIZE), log->bytes - (log->head - before));
-	int r = make_ready(d, MIN(log->head + total, log->bytes));
+	int r = make_ready(d, log->head + total);
 
 	if (r < 0)
 		return r;
@@ -111,11 +128,19 @@ static int frame_out(struct delta *d, size_t len, uint32_t flags)
 	return 0;
 }
 
+/* How much a frame may take before the circle begins anew: with room for the one that says so, unless it is really the end. */
+static uint64_t log_rest(const struct log *log)
+{
+	uint64_t rest = log->limit - log->head, wrap = log->limit < log->bytes ? sizeof(struct pinfs_delta_frame) : 0;
+
+	return rest > wrap ? rest - wrap : 0;
+}
+
 /* The rest of the circle is too small: the next frame lies at its beginning. */
 static int log_wrap(struct delta *d)
 {
 	struct log *log = &d->log;
-	uint64_t rest = log->bytes - log->head;
+	uint64_t rest = log->limit - log->head;
 	struct pinfs_delta_frame *f = (struct pinfs_delta_frame *)(d->txn.out + PINFS_PAGE_SIZE);
 	int r = 0;
 
@@ -139,12 +164,12 @@ static int log_wrap(struct delta *d)
 int log_prepare(struct delta *d, size_t bytes)
 {
 	struct log *log = &d->log;
-	uint64_t rest = log->bytes - log->head;
+	uint64_t rest = log_rest(log);
 
 	if (rest >= bytes)
 		return 0;
 	assert(!d->txn.len);
-	return rest + bytes > log_room(log) ? -ENOSPC : log_wrap(d);
+	return log->limit - log->head + bytes > log_room(log) ? -ENOSPC : log_wrap(d);
 }
 
 uint64_t log_position(const struct delta *d)
@@ -156,11 +181,12 @@ int log_append(struct delta *d)
 {
 	struct log *log = &d->log;
 	size_t total = align_up(sizeof(struct pinfs_delta_frame) + d->txn.len, FRAME_ALIGN);
+	bool wrap = log_rest(log) < total;
 	int r = 0;
 
-	if (total > PINFS_DELTA_FRAME_MAX || total + (log->bytes - log->head < total ? log->bytes - log->head : 0) > log_room(log))
+	if (total > PINFS_DELTA_FRAME_MAX || total + (wrap ? log->limit - log->head : 0) > log_room(log))
 		return -ENOSPC;
-	if (log->bytes - log->head < total) {
+	if (wrap) {
 		_cleanup_mem_ uint8_t *payload = mem_alloc(d->txn.len);
 
 		/* Padding behind the wrapping frame would overwrite what is to follow. */
@@ -259,6 +285,8 @@ int log_walk(struct delta *d, bool take, int (*frame)(void *context, const struc
 			pos = 0;
 		log->head = pos;
 		log->used = used;
+		/* It was at least so large. */
+		log->limit = MIN(MAX(align_up(MAX(pos, log->ready), LIMIT_STEP), (uint64_t)LIMIT_STEP), log->bytes);
 		log->sequence = sequence;
 		log->previous = previous;
 		return store_read(d->store, log->first + align_down(pos, PINFS_PAGE_SIZE), log->page, PINFS_PAGE_SIZE);

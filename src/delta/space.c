@@ -6,8 +6,10 @@
 #include "base/mem.h"
 #include "pinfs/format.h"
 
-/* How much is asked of the disk at once; while it is nearly full, less and less. */
+/* How much is asked of the disk at once: a share of what is there; while the disk is nearly full, less and less. */
 #define BACK_MOST 4096u
+#define BACK_START 64u
+#define BACK_SHARE 8u
 #define BACK_LEAST 16u
 #define WORD 64u
 
@@ -139,7 +141,8 @@ static uint64_t find_unbacked(const struct space *s, uint64_t most, uint64_t *re
 /* Has the disk promise some more pages. */
 static int back_more(struct space *s, uint64_t want)
 {
-	uint64_t most = MIN(MAX(want, (uint64_t)BACK_MOST), (uint64_t)BACK_MOST * 16), first, n;
+	uint64_t share = MIN(MAX(s->taken_count / BACK_SHARE, (uint64_t)BACK_START), (uint64_t)BACK_MOST);
+	uint64_t most = MIN(MAX(want, share), (uint64_t)BACK_MOST * 16), first, n;
 	int r;
 
 	for (;;) {
@@ -280,7 +283,7 @@ int space_alloc_run(struct space *s, uint64_t pages, uint64_t *ret)
 	int r;
 
 	while (!space_alloc(s, pages, pages, ret)) {
-		r = back_more(s, MAX(pages, (uint64_t)BACK_MOST));
+		r = back_more(s, pages);
 		if (r < 0)
 			return r == -EFBIG ? -ENOSPC : r;
 	}

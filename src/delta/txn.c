@@ -202,6 +202,8 @@ static int make_room(struct delta *d, unsigned flags)
 		bool log_full = log_room(&d->log) < DELTA_TXN_MAX + (64u << 10) + d->logged_count * SETTLE_RECORDS, full = false;
 		int r;
 
+		if (log_full && log_grow(d))
+			continue;
 		if (a64_read(&d->failed))
 			return -(int)a64_read(&d->failed);
 		if (!log_full && tree_dirty(d->tree) < DIRTY_NODES_MOST) {
@@ -234,7 +236,7 @@ int delta_begin(struct delta *d, unsigned flags)
 	assert(!d->txn.active);
 	r = d->options.read_only ? -EROFS : make_room(d, flags);
 	if (r == 0)
-		r = tree_reserve(d->tree, 64);
+		r = tree_reserve(d->tree, UNDO_RESERVE);
 	if (r == 0)
 		r = txn_reset(d);
 	if (r < 0)
@@ -247,7 +249,7 @@ int txn_begin_settle(struct delta *d)
 	int r;
 
 	mutex_lock(&d->lock);
-	r = a64_read(&d->failed) ? -(int)a64_read(&d->failed) : tree_reserve(d->tree, 64);
+	r = a64_read(&d->failed) ? -(int)a64_read(&d->failed) : tree_reserve(d->tree, UNDO_RESERVE);
 	if (r == 0)
 		r = txn_reset(d);
 	if (r < 0)
@@ -310,7 +312,7 @@ int delta_commit(struct delta *d)
 	t->active = false;
 	if (t->len)
 		a64_set_release(&d->written, d->log.sequence - 1);
-	wake = log_room(&d->log) < d->log.bytes / 2 || tree_dirty(d->tree) > DIRTY_NODES_MOST / 2;
+	wake = d->log.used > d->log.bytes / 2 || tree_dirty(d->tree) > DIRTY_NODES_MOST / 2;
 	mutex_unlock(&d->lock);
 	if (wake)
 		thread_wake(d);

@@ -674,3 +674,91 @@ int vfs_fallocate(struct vfs *v, uint64_t ino, int mode, uint64_t offset, uint64
 	node_put(n);
 	return r;
 }
+
+/* ---- holes ---- */
+
+/* What lies at `at`, in one extent or none: hole or data, and up to where (at most `end`). Under the lock. */
+static int seek_step(struct vfs *v, const struct vfs_inode *inode, uint64_t at, uint64_t end, bool *ret_hole, uint64_t *ret_end)
+{
+	struct delta_extent e = {.pages = UINT64_MAX - at / PINFS_PAGE_SIZE, .page = at / PINFS_PAGE_SIZE};
+	struct image_inode other;
+	uint64_t start = 0, next;
+	int r = 0;
+
+	if (v->delta && inode->in_delta)
+		r = delta_extent_get(v->delta, inode->i.ino, at / PINFS_PAGE_SIZE, &e);
+	if (r < 0)
+		return r;
+	if (e.pages < end / PINFS_PAGE_SIZE + 1)
+		end = MIN(end, (e.page + e.pages) * PINFS_PAGE_SIZE);
+	*ret_end = end;
+	*ret_hole = e.kind == PINFS_DELTA_HOLE || e.kind == PINFS_DELTA_UNWRITTEN || e.kind == DELTA_NOTHING;
+	if (e.kind == DELTA_NOTHING && inode->has_image && at < inode->i.image_end) {
+		other = inode->image;
+		end = MIN(end, inode->i.image_end);
+		start = at;
+	} else if (e.kind == PINFS_DELTA_IMAGE) {
+		r = image_inode_get(v->image, e.image_ino, &other);
+		start = e.start * PINFS_PAGE_SIZE + at % PINFS_PAGE_SIZE;
+	} else {
+		return 0;
+	}
+	if (r == 0)
+		r = image_seek(v->image, &other, start, false, &next);
+	if (r == -ENXIO) {
+		*ret_hole = true;
+		*ret_end = e.kind == PINFS_DELTA_IMAGE ? *ret_end : end;
+		return 0;
+	}
+	if (r < 0)
+		return r;
+	*ret_hole = next > start;
+	if (!*ret_hole)
+		r = image_seek(v->image, &other, start, true, &next);
+	*ret_end = MIN(end, at + (next - start));
+	return r;
+}
+
+int vfs_seek(struct vfs *v, uint64_t ino, uint64_t offset, bool hole, uint64_t *ret)
+{
+	struct vfs_inode inode;
+	struct vfs_node *n;
+	uint64_t at = offset;
+	int r = 0;
+
+	/* What is dirty is data, once it has a place. */
+	n = v->delta ? node_find(v, ino) : NULL;
+	if (n) {
+		if (n->mapping && cache_mapping_dirty(n->mapping))
+			cache_sync(n->mapping, 0, UINT64_MAX, NULL);
+		node_put(n);
+	}
+	vfs_lock(v);
+	r = inode_load(v, ino, &inode);
+	if (r == 0 && !S_ISREG(inode.i.mode))
+		r = S_ISDIR(inode.i.mode) ? -EISDIR : -EINVAL;
+	if (r == 0 && offset >= inode.size)
+		r = -ENXIO;
+	if (r == 0 && !inode.in_delta) {
+		r = image_seek(v->image, &inode.image, offset, hole, &at);
+	} else if (r == 0) {
+		bool is_hole = !hole;
+
+		while (r == 0 && at < inode.size) {
+			uint64_t end;
+
+			r = seek_step(v, &inode, at, inode.size, &is_hole, &end);
+			if (r < 0 || is_hole == hole)
+				break;
+			at = end;
+		}
+		/* Behind the end is a hole, and no data. */
+		if (r == 0 && is_hole != hole)
+			r = hole ? 0 : -ENXIO;
+		at = MIN(at, inode.size);
+	}
+	vfs_unlock(v);
+	if (r == 0)
+		*ret = at;
+	return r;
+}

@@ -27,7 +27,7 @@ static void nothing_is_the_default(void **state)
 	assert_int_equal(mount_options_parse(&options, ",,", false), 0);
 	assert_true(options.offset == IMAGE_OFFSET_AUTO);
 	assert_true(options.cache_size >= 16u << 20 && options.cache_size <= 128u << 20);
-	assert_false(options.writable || options.direct || options.suid || options.dev || options.uids.all);
+	assert_false(options.writable || options.cache == MOUNT_CACHE_DAEMON || options.suid || options.dev || options.uids.all);
 }
 
 static void values_are_taken(void **state)
@@ -41,7 +41,7 @@ static void values_are_taken(void **state)
 	assert_int_equal(options.cache_size, 8u << 20);
 	assert_int_equal(options.engine, IO_ENGINE_PREAD);
 	assert_int_equal(options.caching, IO_CACHING_BUFFERED);
-	assert_true(options.direct);
+	assert_true(options.cache == MOUNT_CACHE_DAEMON);
 	assert_int_equal(options.threads, 3);
 	assert_true(options.uids.all && options.uids.all_as == 5);
 	assert_int_equal(options.gids.count, 2);
@@ -100,7 +100,7 @@ static void sloppy_leaves_out_the_unknown_only(void **state)
 
 static void libfuse_gets_escaped_names(void **state)
 {
-	_cleanup_free_ char *text = mount_options_for_fuse(&options, "/a,b\\c d");
+	_cleanup_free_ char *text = mount_options_for_fuse(&options, "/a,b\\c d", false);
 
 	assert_non_null(strstr(text, "fsname=/a\\,b\\\\c d,"));
 	assert_non_null(strstr(text, "ro,default_permissions,subtype=pinfs"));
