@@ -301,6 +301,6 @@ void model_check(const struct file *f, uint64_t off, const uint8_t *found, uint6
 	print_bytes("found   ", found + first, len - first);
 	print_op("expected bytes of", f->writer[off + first]);
 	print_found(f, off + first, found + first, len - first);
-	report("%s: offset %#jx: expected %#04x, found %#04x", f->path, (uintmax_t)(off + first), expected[first],
+	report("%s: offset %#jx: expected 0x%02x, found 0x%02x", f->path, (uintmax_t)(off + first), expected[first],
 		found[first]);
 }
