@@ -24,6 +24,7 @@ static const struct option longs[] = {
 	{"no", required_argument, NULL, 'n'},	   {"remount", required_argument, NULL, 'r'},
 	{"every", required_argument, NULL, 'e'},   {"initial", no_argument, NULL, 'i'},
 	{"direct-self", no_argument, NULL, 'd'},   {"pollute-eof", no_argument, NULL, 'p'},
+	{"direct-past-eof", no_argument, NULL, 'P'},
 	{"quiet", no_argument, NULL, 'q'},	   {"replay-from", required_argument, NULL, 'R'},
 	{"log", required_argument, NULL, 'l'},	   {"timeout", required_argument, NULL, 't'},
 	{"self-check", no_argument, NULL, 'C'},	   {"help", no_argument, NULL, 'h'},
@@ -46,6 +47,7 @@ static void usage(FILE *out)
 	      "      --every=N        compare whole files each N operations (1000; 0: never)\n"
 	      "      --initial        keep what the files hold at first, and begin with it\n"
 	      "      --direct-self    O_DIRECT with a mapping of the same file as buffer\n"
+	      "      --direct-past-eof O_DIRECT reads that go on past the last block\n"
 	      "      --pollute-eof    write behind the end of the file through a mapping\n"
 	      "      --replay-from=N  do the operations before N in the model only, then write its state at once\n"
 	      "      --log=FILE       each operation, before it is done\n"
@@ -125,6 +127,7 @@ static bool parse(int argc, char **argv)
 		case 'i': fsx.initial = true; break;
 		case 'd': fsx.off[OP_READ_SELF_DIRECT] = fsx.off[OP_WRITE_SELF_DIRECT] = false; break;
 		case 'p': fsx.off[OP_POLLUTE] = false; break;
+		case 'P': fsx.past_eof = true; break;
 		case 'R': fsx.replay_from = number(optarg, 1, UINT32_MAX); break;
 		case 'l': fsx.log_path = optarg; break;
 		case 't': fsx.timeout = number(optarg, 0, 1u << 20); break;

@@ -90,7 +90,7 @@ struct fsx {
 	uint64_t ops, seed, limit, op_limit, every, replay_from, timeout;
 	unsigned files;
 	const char *remount, *log_path;
-	bool initial, quiet, direct_self, pollute;
+	bool initial, quiet, past_eof;
 	bool off[OP_KINDS]; /* not asked for, or refused by the filesystem */
 	/* state */
 	struct file *file;
