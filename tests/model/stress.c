@@ -343,7 +343,8 @@ static bool find_victim(const char *dir, mode_t type, char path[PATH_SIZE])
 			snprintf(sub, sizeof(sub), "%s", path);
 			found = find_victim(sub, type, path);
 		} else {
-			found = (st.st_mode & S_IFMT) == type && st.st_size > 10;
+			/* One name: a link that is made anew can't have two. */
+			found = (st.st_mode & S_IFMT) == type && st.st_size > 10 && st.st_nlink == 1;
 		}
 	}
 	if (d)
