@@ -11,9 +11,15 @@
 #include "crashload.h"
 
 static const struct option longs[] = {
-	{"seed", required_argument, NULL, 's'}, {"procs", required_argument, NULL, 'p'}, {"seconds", required_argument, NULL, 't'},
-	{"ops", required_argument, NULL, 'o'},	{"unit", required_argument, NULL, 'u'},	 {"sync-state", no_argument, NULL, 'S'},
-	{"quiet", no_argument, NULL, 'q'},	{"help", no_argument, NULL, 'h'},	 {0},
+	{"seed", required_argument, NULL, 's'},
+	{"procs", required_argument, NULL, 'p'},
+	{"seconds", required_argument, NULL, 't'},
+	{"ops", required_argument, NULL, 'o'},
+	{"unit", required_argument, NULL, 'u'},
+	{"sync-state", no_argument, NULL, 'S'},
+	{"quiet", no_argument, NULL, 'q'},
+	{"help", no_argument, NULL, 'h'},
+	{0},
 };
 
 static void usage(FILE *out)
@@ -56,15 +62,33 @@ int main(int argc, char **argv)
 
 	while ((c = getopt_long(argc, argv, "h", longs, NULL)) >= 0) {
 		switch (c) {
-		case 's': o.seed = number(optarg, 0, UINT64_MAX); break;
-		case 'p': o.procs = number(optarg, 1, 1024); break;
-		case 't': o.seconds = number(optarg, 1, 1u << 30); break;
-		case 'o': o.ops = number(optarg, 1, UINT64_MAX); break;
-		case 'u': o.unit = number(optarg, 512, UNIT_MAX); break;
-		case 'S': o.sync_state = true; break;
-		case 'q': o.quiet = true; break;
-		case 'h': usage(stdout); return 0;
-		default: usage(stderr); return 2;
+		case 's':
+			o.seed = number(optarg, 0, UINT64_MAX);
+			break;
+		case 'p':
+			o.procs = number(optarg, 1, 1024);
+			break;
+		case 't':
+			o.seconds = number(optarg, 1, 1u << 30);
+			break;
+		case 'o':
+			o.ops = number(optarg, 1, UINT64_MAX);
+			break;
+		case 'u':
+			o.unit = number(optarg, 512, UNIT_MAX);
+			break;
+		case 'S':
+			o.sync_state = true;
+			break;
+		case 'q':
+			o.quiet = true;
+			break;
+		case 'h':
+			usage(stdout);
+			return 0;
+		default:
+			usage(stderr);
+			return 2;
 		}
 	}
 	if (!o.ops && !o.seconds)

@@ -26,7 +26,7 @@
 #include "base/util.h"
 #include "random.h"
 
-#define NAMES 28u     /* of a worker: f0 ... and a few t0 ... for files that are renamed at once */
+#define NAMES 28u /* of a worker: f0 ... and a few t0 ... for files that are renamed at once */
 #define NAMES_TMP 4u
 #define UNIT_MAX 4096u
 #define UNITS_MAX 256u /* of a file */
@@ -40,7 +40,8 @@ struct options {
 /* Content of a unit; len may be less than a unit. */
 void unit_fill(uint8_t *buf, uint32_t unit, uint64_t file, uint64_t version, uint32_t index);
 /* Whether a unit carries a right checksum; if so, what it says it is. */
-bool unit_decode(const uint8_t *buf, uint32_t unit, uint64_t *ret_file, uint64_t *ret_version, uint32_t *ret_index);
+bool unit_decode(
+	const uint8_t *buf, uint32_t unit, uint64_t *ret_file, uint64_t *ret_version, uint32_t *ret_index);
 void name_of(unsigned i, char buf[16]);
 
 int cmd_run(const char *dir, const char *state_path, const struct options *o);
@@ -62,15 +63,15 @@ struct unit {
 struct cfile {
 	uint64_t id;
 	struct unit *units;
-	uint32_t count;	   /* of units that were intended */
-	uint32_t acked;	   /* of units that the size must cover */
-	bool linked;	   /* has a name that was acknowledged ... */
-	bool may_be_gone;  /* ... and an intent that takes the last name away came later */
-	unsigned found;	   /* names that verify has seen it under */
+	uint32_t count;	  /* of units that were intended */
+	uint32_t acked;	  /* of units that the size must cover */
+	bool linked;	  /* has a name that was acknowledged ... */
+	bool may_be_gone; /* ... and an intent that takes the last name away came later */
+	unsigned found;	  /* names that verify has seen it under */
 };
 
 struct worker {
-	bool ready; /* its directory must be there */
+	bool ready;		      /* its directory must be there */
 	struct versions names[NAMES]; /* ids of files; 0: no file */
 	struct cfile **files;	      /* by the lower half of the id, 1 ... */
 	size_t count, capacity;

@@ -18,7 +18,8 @@
 struct job {
 	const struct options *o;
 	uint64_t worker;
-	int state, dir; /* descriptors; the directory stays open, so that a mount that is gone can't be mistaken */
+	int state,
+		dir; /* descriptors; the directory stays open, so that a mount that is gone can't be mistaken */
 	struct rng rng;
 	uint64_t version, last_file;
 	uint64_t names[NAMES];	/* the file that each has, 0: none */
@@ -109,7 +110,8 @@ static void sync_all(struct job *j)
 
 static void put_mapped(struct job *j, int fd, uint64_t file, uint32_t first, uint32_t count)
 {
-	uint64_t unit = j->o->unit, page = sysconf(_SC_PAGESIZE), off = first * unit, start = align_down(off, page);
+	uint64_t unit = j->o->unit, page = sysconf(_SC_PAGESIZE), off = first * unit,
+		 start = align_down(off, page);
 	size_t len = off + count * unit - start;
 	uint8_t *map = mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_SHARED, fd, start);
 	bool sync = rng_one_in(&j->rng, 2);
@@ -132,7 +134,8 @@ static void put_units(struct job *j, int fd, unsigned i, uint32_t first, uint32_
 
 	for (uint32_t k = 0; k < count; k++)
 		unit_fill(j->buf + k * unit, unit, file, version, first + k);
-	log_line(j, "I %ju write %ju %u %u %ju", (uintmax_t)j->worker, (uintmax_t)file, first, count, (uintmax_t)version);
+	log_line(j, "I %ju write %ju %u %u %ju", (uintmax_t)j->worker, (uintmax_t)file, first, count,
+		(uintmax_t)version);
 	if (way < 2 && first + count <= j->counts[i]) {
 		put_mapped(j, fd, file, first, count);
 		return;
@@ -354,10 +357,12 @@ int cmd_run(const char *dir, const char *state_path, const struct options *given
 		return 2;
 	}
 	for (uint64_t i = 0; i < o.procs; i++) {
-		struct job j = {.o = &o, .worker = first + i, .state = state, .dir = make_dir(dir, first + i)};
+		struct job j = {
+			.o = &o, .worker = first + i, .state = state, .dir = make_dir(dir, first + i)};
 
 		if (j.dir < 0) {
-			fprintf(stderr, "crashload: %s/w%ju: %s\n", dir, (uintmax_t)j.worker, strerror(errno));
+			fprintf(stderr, "crashload: %s/w%ju: %s\n", dir, (uintmax_t)j.worker,
+				strerror(errno));
 			return 2;
 		}
 		log_line(&j, "W %ju", (uintmax_t)j.worker);
@@ -372,7 +377,7 @@ int cmd_run(const char *dir, const char *state_path, const struct options *given
 	close(state);
 	free(pids);
 	if (!o.quiet)
-		printf("crashload: seed %ju: workers %ju to %ju have ended\n", (uintmax_t)o.seed, (uintmax_t)first,
-			(uintmax_t)(first + o.procs - 1));
+		printf("crashload: seed %ju: workers %ju to %ju have ended\n", (uintmax_t)o.seed,
+			(uintmax_t)first, (uintmax_t)(first + o.procs - 1));
 	return r;
 }

@@ -49,7 +49,8 @@ void unit_fill(uint8_t *buf, uint32_t unit, uint64_t file, uint64_t version, uin
 	memcpy(s.magic, "crshload", 8);
 	for (uint32_t i = sizeof(s); i < unit; i += 8) {
 		/* Every second version can be compressed. */
-		uint64_t x = version & 1 ? mix64(file ^ (version << 20) ^ ((uint64_t)index << 44) ^ i) : version;
+		uint64_t x =
+			version & 1 ? mix64(file ^ (version << 20) ^ ((uint64_t)index << 44) ^ i) : version;
 
 		memcpy(buf + i, &x, 8);
 	}
@@ -58,7 +59,8 @@ void unit_fill(uint8_t *buf, uint32_t unit, uint64_t file, uint64_t version, uin
 	memcpy(buf, &s, sizeof(s));
 }
 
-bool unit_decode(const uint8_t *buf, uint32_t unit, uint64_t *ret_file, uint64_t *ret_version, uint32_t *ret_index)
+bool unit_decode(
+	const uint8_t *buf, uint32_t unit, uint64_t *ret_file, uint64_t *ret_version, uint32_t *ret_index)
 {
 	uint8_t copy[UNIT_MAX];
 	struct stamp s;
@@ -117,7 +119,8 @@ struct cfile *state_file(const struct state *s, uint64_t id)
 {
 	uint64_t worker = id >> 32, i = id & UINT32_MAX;
 
-	return worker < s->count && i && i <= s->workers[worker].count ? s->workers[worker].files[i - 1] : NULL;
+	return worker < s->count && i && i <= s->workers[worker].count ? s->workers[worker].files[i - 1]
+								       : NULL;
 }
 
 static struct cfile *add_file(struct worker *w, uint64_t id)
@@ -125,7 +128,8 @@ static struct cfile *add_file(struct worker *w, uint64_t id)
 	struct cfile *f = calloc(1, sizeof(*f));
 
 	/* A worker numbers its files one after the other. */
-	if (!f || (id & UINT32_MAX) != w->count + 1 || array_reserve(&w->files, &w->capacity, w->count + 1, sizeof(*w->files))) {
+	if (!f || (id & UINT32_MAX) != w->count + 1 ||
+		array_reserve(&w->files, &w->capacity, w->count + 1, sizeof(*w->files))) {
 		free(f);
 		return NULL;
 	}
@@ -285,7 +289,10 @@ int state_read(const char *path, struct state *ret)
 	while ((n = getline(&line, &size, f)) > 0 && line[n - 1] == '\n') {
 		line[n - 1] = 0;
 		if (!number++)
-			r = sscanf(line, "crashload 1 %u %ju", &s.unit, &s.seed) == 2 && s.unit >= 64 && s.unit <= UNIT_MAX ? 0 : -EINVAL;
+			r = sscanf(line, "crashload 1 %u %ju", &s.unit, &s.seed) == 2 && s.unit >= 64 &&
+					    s.unit <= UNIT_MAX
+				    ? 0
+				    : -EINVAL;
 		else if (!record(&s, line))
 			r = -EINVAL;
 		if (r) {

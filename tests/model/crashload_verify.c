@@ -56,22 +56,24 @@ static void check_unit(struct check *c, const char *name, const struct cfile *f,
 	}
 	unit_fill(want, unit, f->id, version, i);
 	if (file != f->id || index != i || memcmp(want, p, unit))
-		problem(c, name, "offset %u: data of file %#jx, version %ju, offset %u; the file is %#jx", i * unit,
-			(uintmax_t)file, (uintmax_t)version, index * unit, (uintmax_t)f->id);
+		problem(c, name, "offset %u: data of file %#jx, version %ju, offset %u; the file is %#jx",
+			i * unit, (uintmax_t)file, (uintmax_t)version, index * unit, (uintmax_t)f->id);
 	else if (!versions_allow(v, version) || !version)
-		problem(c, name, "offset %u: version %ju; version %ju was acknowledged, the last that was intended is %ju", i * unit,
-			(uintmax_t)version, (uintmax_t)v->v[0], (uintmax_t)versions_last(v));
+		problem(c, name,
+			"offset %u: version %ju; version %ju was acknowledged, the last that was intended is %ju",
+			i * unit, (uintmax_t)version, (uintmax_t)v->v[0], (uintmax_t)versions_last(v));
 	else if (version != v->v[0])
 		c->newer++;
 }
 
-static void check_data(struct check *c, const char *name, const struct cfile *f, const uint8_t *data, uint64_t size)
+static void check_data(
+	struct check *c, const char *name, const struct cfile *f, const uint8_t *data, uint64_t size)
 {
 	uint32_t unit = c->s->unit;
 
 	if (size % unit || size / unit > f->count || size / unit < f->acked)
-		problem(c, name, "size %ju; %u was acknowledged, at most %u intended", (uintmax_t)size, f->acked * unit,
-			f->count * unit);
+		problem(c, name, "size %ju; %u was acknowledged, at most %u intended", (uintmax_t)size,
+			f->acked * unit, f->count * unit);
 	for (uint32_t i = 0; i < f->count && (uint64_t)(i + 1) * unit <= size; i++)
 		check_unit(c, name, f, i, data + (size_t)i * unit);
 }
@@ -107,15 +109,18 @@ static void check_present(struct check *c, unsigned i, const char *name, const u
 	if (f) {
 		f->found++;
 		if (!versions_allow(v, f->id))
-			problem(c, name, "is file %#jx; file %#jx was acknowledged, the last that was intended is %#jx",
-				(uintmax_t)f->id, (uintmax_t)(v->count ? v->v[0] : 0), (uintmax_t)versions_last(v));
+			problem(c, name,
+				"is file %#jx; file %#jx was acknowledged, the last that was intended is %#jx",
+				(uintmax_t)f->id, (uintmax_t)(v->count ? v->v[0] : 0),
+				(uintmax_t)versions_last(v));
 		check_data(c, name, f, data, size);
 		return;
 	}
 	/* Nothing says which file it is: it may be any that has no acknowledged data. */
 	for (size_t j = 0; j < v->count; j++) {
 		f = state_file(c->s, v->v[j]);
-		if (f && !f->acked && size % c->s->unit == 0 && size / c->s->unit <= f->count && all_zero(data, size)) {
+		if (f && !f->acked && size % c->s->unit == 0 && size / c->s->unit <= f->count &&
+			all_zero(data, size)) {
 			c->unsynced++;
 			return;
 		}
@@ -141,7 +146,8 @@ static void check_name(struct check *c, unsigned i)
 	if (fd < 0 && errno == ENOENT) {
 		c->absent++;
 		if (!versions_allow(&c->w->names[i], 0))
-			problem(c, name, "is missing; file %#jx was acknowledged", (uintmax_t)c->w->names[i].v[0]);
+			problem(c, name, "is missing; file %#jx was acknowledged",
+				(uintmax_t)c->w->names[i].v[0]);
 		return;
 	}
 	if (fd < 0 || !data || fstat(fd, &st)) {
@@ -229,7 +235,8 @@ static void check_worker(struct check *c)
 		if (f->found > 1)
 			problem(c, NULL, "file %#jx has %u names", (uintmax_t)f->id, f->found);
 		if (!f->found && f->linked && !f->may_be_gone && f->acked)
-			problem(c, NULL, "file %#jx is lost: its name was acknowledged, and never taken away", (uintmax_t)f->id);
+			problem(c, NULL, "file %#jx is lost: its name was acknowledged, and never taken away",
+				(uintmax_t)f->id);
 	}
 }
 
@@ -259,9 +266,11 @@ int cmd_verify(const char *dir, const char *state_path, const struct options *o)
 	if (!o->quiet || c.problems)
 		printf("crashload: seed %ju: %zu workers, %ju intents, %ju acknowledgements; %ju files, %ju names without a file, "
 		       "%ju units: %ju acknowledged, %ju newer, %ju files or units never synced and empty; %ju problems\n",
-			(uintmax_t)s.seed, s.count, (uintmax_t)s.intents, (uintmax_t)s.acks, (uintmax_t)c.files,
-			(uintmax_t)c.absent, (uintmax_t)c.units, (uintmax_t)c.acked, (uintmax_t)c.newer, (uintmax_t)c.unsynced,
-			(uintmax_t)c.problems);
+			(uintmax_t)s.seed, s.count, (uintmax_t)s.intents, (uintmax_t)s.acks,
+			(uintmax_t)c.files, (uintmax_t)c.absent, (uintmax_t)c.units, (uintmax_t)c.acked,
+			(uintmax_t)c.newer, (uintmax_t)c.unsynced, (uintmax_t)c.problems);
+	if (c.problems)
+		fprintf(stderr, "replay: crashload verify %s %s\n", dir, state_path);
 	state_free(&s);
 	return c.problems ? 1 : 0;
 }
@@ -296,11 +305,13 @@ static int find_removed(const struct check *c)
 
 enum damage { FLIP, OLD, FOREIGN, ZEROS, SHORTER, LONGER, GONE, AGAIN, STRANGER, TWICE, DAMAGES };
 
-static const char *const damage_names[] = {"a byte", "an older version", "another file's unit", "zeros", "one unit less",
-	"one unit more", "a name gone", "a removed name", "a name never created", "two names"};
+static const char *const damage_names[] = {"a byte", "an older version", "another file's unit", "zeros",
+	"one unit less", "one unit more", "a name gone", "a removed name", "a name never created",
+	"two names"};
 
 /* Does the damage, or undoes it. */
-static bool damage(const struct check *c, enum damage d, const char *name, const char *removed, const struct cfile *f, bool undo)
+static bool damage(const struct check *c, enum damage d, const char *name, const char *removed,
+	const struct cfile *f, bool undo)
 {
 	uint32_t unit = c->s->unit;
 	_cleanup_close_ int fd = openat(c->dir_fd, d == GONE && undo ? "x" : name, O_RDWR | O_CLOEXEC);
@@ -372,7 +383,9 @@ int cmd_self_check(const char *dir, const char *state_path, const struct options
 
 		if (!done || !seen || !undone) {
 			fprintf(stderr, "crashload: self-check: %s: %s\n", damage_names[d],
-				!done ? "could not be done" : !seen ? "not noticed" : "could not be undone");
+				!done	? "could not be done"
+				: !seen ? "not noticed"
+					: "could not be undone");
 			missed++;
 		}
 	}

@@ -3,7 +3,8 @@
  * fsx: random operations on one file or a few, each compared with a model of their bytes in memory. Works in any directory
  * of any filesystem; what the filesystem refuses is noticed once and left out.
  *
- * Exit status: 0 all was right, 1 a difference (with the operations that led to it and a command that replays it), 2 usage.
+ * Exit status: 0 all was right, 1 a difference (with the operations that led to it and a command that replays it), 2 usage,
+ * 77 the filesystem refuses an operation that --need names.
  */
 #include <fcntl.h>
 #include <getopt.h>
@@ -18,16 +19,26 @@
 struct fsx fsx = {.ops = 10000, .seed = 1, .limit = 256u << 10, .files = 1, .replay_from = 1, .timeout = 300};
 
 static const struct option longs[] = {
-	{"ops", required_argument, NULL, 'o'},	   {"seed", required_argument, NULL, 's'},
-	{"size", required_argument, NULL, 'S'},	   {"op-size", required_argument, NULL, 'O'},
-	{"files", required_argument, NULL, 'f'},   {"modes", required_argument, NULL, 'm'},
-	{"no", required_argument, NULL, 'n'},	   {"remount", required_argument, NULL, 'r'},
-	{"every", required_argument, NULL, 'e'},   {"initial", no_argument, NULL, 'i'},
-	{"direct-self", no_argument, NULL, 'd'},   {"pollute-eof", no_argument, NULL, 'p'},
+	{"ops", required_argument, NULL, 'o'},
+	{"seed", required_argument, NULL, 's'},
+	{"size", required_argument, NULL, 'S'},
+	{"op-size", required_argument, NULL, 'O'},
+	{"files", required_argument, NULL, 'f'},
+	{"modes", required_argument, NULL, 'm'},
+	{"no", required_argument, NULL, 'n'},
+	{"need", required_argument, NULL, 'N'},
+	{"remount", required_argument, NULL, 'r'},
+	{"every", required_argument, NULL, 'e'},
+	{"initial", no_argument, NULL, 'i'},
+	{"direct-self", no_argument, NULL, 'd'},
+	{"pollute-eof", no_argument, NULL, 'p'},
 	{"direct-past-eof", no_argument, NULL, 'P'},
-	{"quiet", no_argument, NULL, 'q'},	   {"replay-from", required_argument, NULL, 'R'},
-	{"log", required_argument, NULL, 'l'},	   {"timeout", required_argument, NULL, 't'},
-	{"self-check", no_argument, NULL, 'C'},	   {"help", no_argument, NULL, 'h'},
+	{"quiet", no_argument, NULL, 'q'},
+	{"replay-from", required_argument, NULL, 'R'},
+	{"log", required_argument, NULL, 'l'},
+	{"timeout", required_argument, NULL, 't'},
+	{"self-check", no_argument, NULL, 'C'},
+	{"help", no_argument, NULL, 'h'},
 	{0},
 };
 
@@ -43,6 +54,7 @@ static void usage(FILE *out)
 	      "      --files=N        files: FILE, FILE.1, FILE.2 ... (1)\n"
 	      "      --modes=OP,...   only these operations\n"
 	      "      --no=OP,...      not these\n"
+	      "      --need=OP,...    exit status 77 if one of these is refused\n"
 	      "      --remount=CMD    once in about 1,000 operations, with nothing open, and at the end\n"
 	      "      --every=N        compare whole files each N operations (1000; 0: never)\n"
 	      "      --initial        keep what the files hold at first, and begin with it\n"
@@ -67,12 +79,11 @@ __attribute__((noreturn)) static void bad_usage(const char *what, const char *ar
 	exit(2);
 }
 
-static void set_modes(char *list, bool only)
+/* Sets what a list names. */
+static void set_modes(char *list, bool *flags, bool value)
 {
 	char *save = NULL;
 
-	for (unsigned i = 0; only && i < OP_KINDS; i++)
-		fsx.off[i] = true;
 	for (char *name = strtok_r(list, ",", &save); name; name = strtok_r(NULL, ",", &save)) {
 		unsigned i = 0;
 
@@ -80,7 +91,7 @@ static void set_modes(char *list, bool only)
 			i++;
 		if (i == OP_KINDS)
 			bad_usage("no such operation", name);
-		fsx.off[i] = !only;
+		flags[i] = value;
 	}
 }
 
@@ -115,26 +126,71 @@ static bool parse(int argc, char **argv)
 	fsx.off[OP_READ_SELF_DIRECT] = fsx.off[OP_WRITE_SELF_DIRECT] = true;
 	while ((c = getopt_long(argc, argv, "h", longs, NULL)) >= 0) {
 		switch (c) {
-		case 'o': fsx.ops = number(optarg, 1, UINT32_MAX); break;
-		case 's': fsx.seed = number(optarg, 0, UINT64_MAX); break;
-		case 'S': fsx.limit = size_of(optarg); break;
-		case 'O': fsx.op_limit = size_of(optarg); break;
-		case 'f': fsx.files = number(optarg, 1, FILES_MAX); break;
-		case 'm': set_modes(strdupa(optarg), true); break;
-		case 'n': set_modes(strdupa(optarg), false); break;
-		case 'r': fsx.remount = optarg; fsx.off[OP_REMOUNT] = false; break;
-		case 'e': fsx.every = number(optarg, 0, UINT64_MAX); break;
-		case 'i': fsx.initial = true; break;
-		case 'd': fsx.off[OP_READ_SELF_DIRECT] = fsx.off[OP_WRITE_SELF_DIRECT] = false; break;
-		case 'p': fsx.off[OP_POLLUTE] = false; break;
-		case 'P': fsx.past_eof = true; break;
-		case 'R': fsx.replay_from = number(optarg, 1, UINT32_MAX); break;
-		case 'l': fsx.log_path = optarg; break;
-		case 't': fsx.timeout = number(optarg, 0, 1u << 20); break;
-		case 'q': fsx.quiet = true; break;
-		case 'C': self_check = true; break;
-		case 'h': usage(stdout); exit(0);
-		default: usage(stderr); exit(2);
+		case 'o':
+			fsx.ops = number(optarg, 1, UINT32_MAX);
+			break;
+		case 's':
+			fsx.seed = number(optarg, 0, UINT64_MAX);
+			break;
+		case 'S':
+			fsx.limit = size_of(optarg);
+			break;
+		case 'O':
+			fsx.op_limit = size_of(optarg);
+			break;
+		case 'f':
+			fsx.files = number(optarg, 1, FILES_MAX);
+			break;
+		case 'm':
+			memset(fsx.off, true, sizeof(fsx.off));
+			set_modes(strdupa(optarg), fsx.off, false);
+			break;
+		case 'n':
+			set_modes(strdupa(optarg), fsx.off, true);
+			break;
+		case 'N':
+			set_modes(strdupa(optarg), fsx.need, true);
+			break;
+		case 'r':
+			fsx.remount = optarg;
+			fsx.off[OP_REMOUNT] = false;
+			break;
+		case 'e':
+			fsx.every = number(optarg, 0, UINT64_MAX);
+			break;
+		case 'i':
+			fsx.initial = true;
+			break;
+		case 'd':
+			fsx.off[OP_READ_SELF_DIRECT] = fsx.off[OP_WRITE_SELF_DIRECT] = false;
+			break;
+		case 'p':
+			fsx.off[OP_POLLUTE] = false;
+			break;
+		case 'P':
+			fsx.past_eof = true;
+			break;
+		case 'R':
+			fsx.replay_from = number(optarg, 1, UINT32_MAX);
+			break;
+		case 'l':
+			fsx.log_path = optarg;
+			break;
+		case 't':
+			fsx.timeout = number(optarg, 0, 1u << 20);
+			break;
+		case 'q':
+			fsx.quiet = true;
+			break;
+		case 'C':
+			self_check = true;
+			break;
+		case 'h':
+			usage(stdout);
+			exit(0);
+		default:
+			usage(stderr);
+			exit(2);
 		}
 	}
 	if (optind >= argc || argc - optind > (int)FILES_MAX) {
@@ -270,8 +326,8 @@ static void *watch(void *arg)
 		char text[200];
 
 		op_describe(&fsx.op, text, sizeof(text));
-		fprintf(stderr, "fsx: seed %ju, operation %ju: no end after %ju seconds: %s\n", (uintmax_t)fsx.seed, (uintmax_t)n,
-			(uintmax_t)fsx.timeout, text);
+		fprintf(stderr, "fsx: seed %ju, operation %ju: no end after %ju seconds: %s\n",
+			(uintmax_t)fsx.seed, (uintmax_t)n, (uintmax_t)fsx.timeout, text);
 		_exit(1);
 	}
 	return arg;
@@ -286,10 +342,12 @@ static void check_sizes(void)
 		if (fstat(f->fd, &st))
 			report("%s: fstat: %s", f->path, strerror(errno));
 		if ((uint64_t)st.st_size != f->size)
-			report("%s: size %ju instead of %ju", f->path, (uintmax_t)st.st_size, (uintmax_t)f->size);
+			report("%s: size %ju instead of %ju", f->path, (uintmax_t)st.st_size,
+				(uintmax_t)f->size);
 		/* Preallocation may double it, and more on its way. */
 		if ((uint64_t)st.st_blocks > (4 * f->high + (64u << 20)) / 512)
-			report("%s: %ju blocks, with a size of %ju", f->path, (uintmax_t)st.st_blocks, (uintmax_t)f->size);
+			report("%s: %ju blocks, with a size of %ju", f->path, (uintmax_t)st.st_blocks,
+				(uintmax_t)f->size);
 	}
 }
 
@@ -371,7 +429,8 @@ static void steps(void)
 
 static void figures(void)
 {
-	printf("fsx: seed %ju: %ju operations, all as the model says:", (uintmax_t)fsx.seed, (uintmax_t)fsx.ops);
+	printf("fsx: seed %ju: %ju operations, all as the model says:", (uintmax_t)fsx.seed,
+		(uintmax_t)fsx.ops);
 	for (unsigned i = 0; i < OP_KINDS; i++)
 		if (fsx.count[i])
 			printf(" %s %ju", op_names[i], (uintmax_t)fsx.count[i]);
@@ -404,7 +463,8 @@ static const struct {
 /* Data at the beginning that no later operation changes before the damage is done. */
 static void write_again(unsigned content, uint64_t n)
 {
-	fsx.op = (struct op){.n = n, .kind = OP_WRITE, .len = MIN(fsx.op_limit, fsx.limit), .content = content};
+	fsx.op = (struct op){
+		.n = n, .kind = OP_WRITE, .len = MIN(fsx.op_limit, fsx.limit), .content = content};
 	fsx.history[n % HISTORY] = fsx.op;
 	content_fill(fsx.out, 0, fsx.op.len, &fsx.op);
 	run(&fsx.op);
@@ -498,7 +558,8 @@ static int self_check(void)
 		else if (status == want)
 			found++;
 		else {
-			fprintf(stderr, "fsx: self-check: %s: exit status %d instead of %d\n", damages[i].name, status, want);
+			fprintf(stderr, "fsx: self-check: %s: exit status %d instead of %d\n",
+				damages[i].name, status, want);
 			missed++;
 		}
 	}

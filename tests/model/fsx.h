@@ -91,7 +91,8 @@ struct fsx {
 	unsigned files;
 	const char *remount, *log_path;
 	bool initial, quiet, past_eof;
-	bool off[OP_KINDS]; /* not asked for, or refused by the filesystem */
+	bool need[OP_KINDS]; /* must not be refused */
+	bool off[OP_KINDS];  /* not asked for, or refused by the filesystem */
 	/* state */
 	struct file *file;
 	struct op *history; /* HISTORY operations, by number modulo HISTORY */

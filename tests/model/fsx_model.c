@@ -175,7 +175,8 @@ static void print_op(const char *what, uint64_t n)
 	char text[200];
 
 	if (!n)
-		fprintf(stderr, "  %s: no operation (%s)\n", what, fsx.initial ? "what the file held at first" : "never written");
+		fprintf(stderr, "  %s: no operation (%s)\n", what,
+			fsx.initial ? "what the file held at first" : "never written");
 	else if (!op)
 		fprintf(stderr, "  %s: operation %ju\n", what, (uintmax_t)n);
 	else {
@@ -202,8 +203,8 @@ static uint64_t find_writer(const struct file *f, uint64_t off, const uint8_t *f
 	for (uint64_t n = last; n > 0 && last - n < HISTORY; n--) {
 		const struct op *op = history_op(n);
 
-		if (!op || op->skipped || op->content == CONTENT_NONE || &fsx.file[op->file] != f || off < op->off ||
-			off >= op->off + op->len)
+		if (!op || op->skipped || op->content == CONTENT_NONE || &fsx.file[op->file] != f ||
+			off < op->off || off >= op->off + op->len)
 			continue;
 		uint64_t common = MIN(len, op->off + op->len - off);
 
@@ -227,7 +228,8 @@ static void print_found(const struct file *f, uint64_t off, const uint8_t *found
 		fprintf(stderr, "  found bytes of: none, they are zeros\n");
 	stamp = memmem(found, MIN(len, 2 * RECORD), "op ", 3);
 	if (stamp && sscanf(stamp, "op %8x wrote at %10jx", &stamped, &at) == 2)
-		fprintf(stderr, "  found a stamp of operation %u, written at offset %#jx\n", stamped, (uintmax_t)at);
+		fprintf(stderr, "  found a stamp of operation %u, written at offset %#jx\n", stamped,
+			(uintmax_t)at);
 }
 
 static void print_bytes(const char *what, const uint8_t *p, uint64_t len)
@@ -248,7 +250,9 @@ static void print_replay(void)
 			continue;
 		fprintf(stderr, plain ? " %s" : " '%s'", fsx.argv[i]);
 	}
-	fprintf(stderr, " --seed %ju --ops %ju\n", (uintmax_t)fsx.seed, (uintmax_t)MAX(fsx.op.n, (uint64_t)1));
+	fprintf(stderr, " --seed %ju --ops %ju%s\n", (uintmax_t)fsx.seed,
+		(uintmax_t)MAX(fsx.op.n, (uint64_t)1),
+		fsx.initial ? "   (with the files as they were at first)" : "");
 }
 
 void report(const char *format, ...)
@@ -293,14 +297,14 @@ void model_check(const struct file *f, uint64_t off, const uint8_t *found, uint6
 			wrong++;
 			last = i;
 		}
-	fprintf(stderr, "%s: wrong bytes (%s of %#jx+%#jx, file size %#jx)\n", f->path, how, (uintmax_t)off, (uintmax_t)len,
-		(uintmax_t)f->size);
-	fprintf(stderr, "  first at offset %#jx, last at %#jx, %ju differ\n", (uintmax_t)(off + first), (uintmax_t)(off + last),
-		(uintmax_t)wrong);
+	fprintf(stderr, "%s: wrong bytes (%s of %#jx+%#jx, file size %#jx)\n", f->path, how, (uintmax_t)off,
+		(uintmax_t)len, (uintmax_t)f->size);
+	fprintf(stderr, "  first at offset %#jx, last at %#jx, %ju differ\n", (uintmax_t)(off + first),
+		(uintmax_t)(off + last), (uintmax_t)wrong);
 	print_bytes("expected", expected + first, len - first);
 	print_bytes("found   ", found + first, len - first);
 	print_op("expected bytes of", f->writer[off + first]);
 	print_found(f, off + first, found + first, len - first);
-	report("%s: offset %#jx: expected 0x%02x, found 0x%02x", f->path, (uintmax_t)(off + first), expected[first],
-		found[first]);
+	report("%s: offset %#jx: expected 0x%02x, found 0x%02x", f->path, (uintmax_t)(off + first),
+		expected[first], found[first]);
 }

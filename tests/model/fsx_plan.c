@@ -154,7 +154,8 @@ static bool pick_source(struct rng *r, uint64_t align, struct op *op)
 		return false;
 	for (unsigned i = 0; i < 8; i++) {
 		op->from = align_down(rng_below(r, size - op->len + 1), align);
-		if (op->from_file != op->file || op->from >= op->off + op->len || op->off >= op->from + op->len)
+		if (op->from_file != op->file || op->from >= op->off + op->len ||
+			op->off >= op->from + op->len)
 			return true;
 	}
 	return false;
@@ -255,7 +256,8 @@ static bool plan_truncate(struct rng *r, struct op *op)
 {
 	const struct file *f = &fsx.file[op->file];
 
-	op->off = pick_off(r, rng_one_in(r, 3) ? fsx.limit : MIN(fsx.limit, f->size + f->size / 4 + 8192), f->size);
+	op->off = pick_off(
+		r, rng_one_in(r, 3) ? fsx.limit : MIN(fsx.limit, f->size + f->size / 4 + 8192), f->size);
 	op->len = 0;
 	return true;
 }
@@ -281,8 +283,9 @@ static bool plan_kind(struct rng *r, struct op *op)
 	case OP_READ_DIRECT:
 	case OP_READ_URING_DIRECT:
 		/* XFS gives EIO where a read goes on into blocks past the end that are not allocated yet. */
-		return pick_range(r, fsx.past_eof ? fsx.limit : MIN(fsx.limit, align_up(f->size, fsx.direct_align)), f->size,
-			fsx.direct_align, op);
+		return pick_range(r,
+			fsx.past_eof ? fsx.limit : MIN(fsx.limit, align_up(f->size, fsx.direct_align)),
+			f->size, fsx.direct_align, op);
 	case OP_READ_MAPPED:
 	case OP_WRITE_MAPPED:
 		return plan_within(r, op, op->kind == OP_WRITE_MAPPED);
@@ -315,7 +318,8 @@ static bool plan_kind(struct rng *r, struct op *op)
 	case OP_PUNCH:
 	case OP_ZERO:
 	case OP_ZERO_KEEP:
-		return plan_write(r, op, rng_one_in(r, 3) ? fsx.page : 1) && (op->content = CONTENT_NONE, true);
+		return plan_write(r, op, rng_one_in(r, 3) ? fsx.page : 1) &&
+		       (op->content = CONTENT_NONE, true);
 	case OP_COPY:
 	case OP_COPY_BETWEEN:
 		return plan_copy(r, op);
@@ -378,12 +382,14 @@ void op_describe(const struct op *op, char *buf, size_t size)
 	if (op->kind == OP_TRUNCATE)
 		n = snprintf(p, size, " to %#jx", (uintmax_t)op->off);
 	else
-		n = snprintf(p, size, " %#jx+%#jx%s", (uintmax_t)op->off, (uintmax_t)op->len, contents[op->content]);
+		n = snprintf(p, size, " %#jx+%#jx%s", (uintmax_t)op->off, (uintmax_t)op->len,
+			contents[op->content]);
 	p += n, size -= n;
 	if (op->kind == OP_COPY_BETWEEN)
-		n = snprintf(p, size, " from file %u %#jx", op->from_file, (uintmax_t)op->from), p += n, size -= n;
+		n = snprintf(p, size, " from file %u %#jx", op->from_file, (uintmax_t)op->from), p += n,
+		size -= n;
 	else if (op->kind == OP_COPY || op->kind == OP_READ_SELF || op->kind == OP_READ_SELF_DIRECT ||
-		op->kind == OP_WRITE_SELF || op->kind == OP_WRITE_SELF_DIRECT)
+		 op->kind == OP_WRITE_SELF || op->kind == OP_WRITE_SELF_DIRECT)
 		n = snprintf(p, size, " from %#jx", (uintmax_t)op->from), p += n, size -= n;
 	else if (op->kind >= OP_MAP && op->kind <= OP_UNMAP)
 		n = snprintf(p, size, " mapping %u", op->slot), p += n, size -= n;

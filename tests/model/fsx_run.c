@@ -26,6 +26,8 @@ void refuse(enum kind kind, const char *why)
 		return;
 	fsx.off[kind] = true;
 	fprintf(stderr, "fsx: note: %s is left out: %s\n", op_names[kind], why);
+	if (fsx.need[kind])
+		exit(77);
 }
 
 static _Noreturn void failed(const struct op *op, const char *call)
@@ -38,7 +40,8 @@ static void expect(const struct op *op, const char *call, ssize_t got, uint64_t 
 	if (got < 0)
 		failed(op, call);
 	if ((uint64_t)got != want)
-		report("%s: %s: %zd bytes instead of %ju", fsx.file[op->file].path, call, got, (uintmax_t)want);
+		report("%s: %s: %zd bytes instead of %ju", fsx.file[op->file].path, call, got,
+			(uintmax_t)want);
 }
 
 static uint64_t readable(const struct file *f, const struct op *op)
@@ -59,12 +62,11 @@ static int open_or_report(const struct file *f, int flags)
 
 static void direct_refused(void)
 {
-	static const enum kind kinds[] = {OP_READ_DIRECT, OP_READ_URING_DIRECT, OP_WRITE_DIRECT, OP_WRITE_URING_DIRECT,
-		OP_READ_SELF_DIRECT, OP_WRITE_SELF_DIRECT};
+	static const enum kind kinds[] = {OP_READ_DIRECT, OP_READ_URING_DIRECT, OP_WRITE_DIRECT,
+		OP_WRITE_URING_DIRECT, OP_READ_SELF_DIRECT, OP_WRITE_SELF_DIRECT};
 
 	for (unsigned i = 0; i < ARRAY_SIZE(kinds); i++)
-		fsx.off[kinds[i]] = true;
-	fprintf(stderr, "fsx: note: no O_DIRECT here\n");
+		refuse(kinds[i], "no O_DIRECT here");
 }
 
 int file_open(struct file *f, bool create)
@@ -164,8 +166,8 @@ void ring_open(void)
 		return;
 	r = io_uring_queue_init(2 * PIECES, &ring, 0);
 	if (r) {
-		static const enum kind kinds[] = {OP_READ_URING, OP_WRITE_URING, OP_READ_URING_DIRECT,
-			OP_WRITE_URING_DIRECT};
+		static const enum kind kinds[] = {
+			OP_READ_URING, OP_WRITE_URING, OP_READ_URING_DIRECT, OP_WRITE_URING_DIRECT};
 
 		for (unsigned i = 0; i < ARRAY_SIZE(kinds); i++)
 			refuse(kinds[i], strerror(-r));
@@ -233,9 +235,10 @@ static void ring_transfer(const struct op *op, int fd, bool write, uint64_t want
 			io_uring_cqe_seen(&ring, cqe);
 			busy--;
 			if (res < 0 || (!res && left[i]) || (uint64_t)res > left[i])
-				report("%s: io_uring %s of %#jx+: %d (%s), %ju bytes were left", fsx.file[op->file].path,
-					write ? "write" : "read", (uintmax_t)(op->off + at[i]), res,
-					res < 0 ? strerror(-res) : "bytes", (uintmax_t)left[i]);
+				report("%s: io_uring %s of %#jx+: %d (%s), %ju bytes were left",
+					fsx.file[op->file].path, write ? "write" : "read",
+					(uintmax_t)(op->off + at[i]), res, res < 0 ? strerror(-res) : "bytes",
+					(uintmax_t)left[i]);
 			at[i] += res;
 			left[i] -= res;
 			if (left[i]) {
@@ -322,7 +325,8 @@ static void run_self(const struct op *op)
 	struct file *f = &fsx.file[op->file];
 	bool direct = op->kind == OP_READ_SELF_DIRECT || op->kind == OP_WRITE_SELF_DIRECT;
 	bool write = op->kind == OP_WRITE_SELF || op->kind == OP_WRITE_SELF_DIRECT;
-	struct view v = view_open(op, write ? op->from : op->off, op->len, write ? PROT_READ : PROT_READ | PROT_WRITE);
+	struct view v = view_open(
+		op, write ? op->from : op->off, op->len, write ? PROT_READ : PROT_READ | PROT_WRITE);
 	int fd = direct ? f->fd_direct : f->fd;
 	uint64_t done = 0;
 
@@ -354,7 +358,8 @@ static void run_keep(const struct op *op)
 		memcpy(k->addr + (op->off - k->off), fsx.out, op->len);
 		break;
 	default:
-		if ((op->bits & BIT_SYNC) && msync(k->addr, k->len, op->bits & BIT_FIXED ? MS_SYNC : MS_ASYNC))
+		if ((op->bits & BIT_SYNC) &&
+			msync(k->addr, k->len, op->bits & BIT_FIXED ? MS_SYNC : MS_ASYNC))
 			failed(op, "msync");
 		munmap(k->addr, k->len);
 		k->addr = NULL;
@@ -397,7 +402,8 @@ static int run_copy(const struct op *op)
 
 	while (done < op->len) {
 		off_t from = op->from + done, to = op->off + done;
-		ssize_t n = copy_file_range(fsx.file[op->from_file].fd, &from, fsx.file[op->file].fd, &to, op->len - done, 0);
+		ssize_t n = copy_file_range(
+			fsx.file[op->from_file].fd, &from, fsx.file[op->file].fd, &to, op->len - done, 0);
 
 		if (n < 0 && !done && (errno == EOPNOTSUPP || errno == ENOSYS || errno == EXDEV)) {
 			refuse(op->kind, strerror(errno));
@@ -416,8 +422,8 @@ static void check_hole(const struct op *op, const struct file *f, uint64_t from,
 {
 	for (uint64_t i = from; i < to; i++)
 		if (f->data[i])
-			report("%s: SEEK_DATA says that %#jx to %#jx is a hole, but there is data at %#jx, of operation %u", f->path,
-				(uintmax_t)from, (uintmax_t)to, (uintmax_t)i, f->writer[i]);
+			report("%s: SEEK_DATA says that %#jx to %#jx is a hole, but there is data at %#jx, of operation %u",
+				f->path, (uintmax_t)from, (uintmax_t)to, (uintmax_t)i, f->writer[i]);
 }
 
 /* Walks all data and holes from op->off on. */
@@ -437,21 +443,24 @@ static void run_seek(const struct op *op)
 		if (data < 0)
 			failed(op, "SEEK_DATA");
 		if ((uint64_t)data < off || (uint64_t)data >= f->size)
-			report("%s: SEEK_DATA from %#jx: %#jx, size %#jx", f->path, (uintmax_t)off, (uintmax_t)data, (uintmax_t)f->size);
+			report("%s: SEEK_DATA from %#jx: %#jx, size %#jx", f->path, (uintmax_t)off,
+				(uintmax_t)data, (uintmax_t)f->size);
 		check_hole(op, f, off, data);
 		if ((uint64_t)data > off && lseek(f->fd, off, SEEK_HOLE) != (off_t)off)
 			report("%s: SEEK_HOLE in the hole at %#jx: %#jx", f->path, (uintmax_t)off,
 				(uintmax_t)lseek(f->fd, 0, SEEK_CUR));
 		hole = lseek(f->fd, data, SEEK_HOLE);
 		if (hole <= data || (uint64_t)hole > f->size)
-			report("%s: SEEK_HOLE from %#jx: %#jx, size %#jx", f->path, (uintmax_t)data, (uintmax_t)hole,
-				(uintmax_t)f->size);
+			report("%s: SEEK_HOLE from %#jx: %#jx, size %#jx", f->path, (uintmax_t)data,
+				(uintmax_t)hole, (uintmax_t)f->size);
 		off = hole;
 	}
 	if (lseek(f->fd, MAX(off, f->size), SEEK_DATA) >= 0 || errno != ENXIO)
-		report("%s: SEEK_DATA at or past the end %#jx does not give ENXIO", f->path, (uintmax_t)f->size);
+		report("%s: SEEK_DATA at or past the end %#jx does not give ENXIO", f->path,
+			(uintmax_t)f->size);
 	if (lseek(f->fd, MAX(off, f->size), SEEK_HOLE) >= 0 || errno != ENXIO)
-		report("%s: SEEK_HOLE at or past the end %#jx does not give ENXIO", f->path, (uintmax_t)f->size);
+		report("%s: SEEK_HOLE at or past the end %#jx does not give ENXIO", f->path,
+			(uintmax_t)f->size);
 }
 
 /* A file with data has blocks, once it is written back. Small files may be kept in their inodes. */
@@ -462,7 +471,8 @@ static void check_has_blocks(const struct file *f)
 	for (uint64_t i = 65536; i < f->size; i++)
 		if (f->data[i]) {
 			if (!fstat(f->fd, &st) && !st.st_blocks)
-				report("%s: no blocks after fsync, but there is data at %#jx", f->path, (uintmax_t)i);
+				report("%s: no blocks after fsync, but there is data at %#jx", f->path,
+					(uintmax_t)i);
 			return;
 		}
 }

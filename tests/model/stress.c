@@ -3,7 +3,7 @@
  * stress: random operations on names and files by several processes, each with an exact model of its own tree, and a
  * shared tree in which they race. The parent compares and remounts between rounds.
  *
- * Exit status: 0 all was right, 1 a difference, 2 usage, or the directory can't be used, 77 something is missing.
+ * Exit status: 0 all was right, 1 a difference, 2 usage, or the directory can't be used, 77 the filesystem lacks what --need names.
  */
 #include <dirent.h>
 #include <fcntl.h>
@@ -30,12 +30,19 @@ static struct {
 static char shared[PATH_SIZE];
 
 static const struct option longs[] = {
-	{"seed", required_argument, NULL, 's'},	  {"ops", required_argument, NULL, 'o'},
-	{"procs", required_argument, NULL, 'p'},  {"rounds", required_argument, NULL, 'r'},
-	{"remount", required_argument, NULL, 'm'}, {"check-every", required_argument, NULL, 'c'},
-	{"size", required_argument, NULL, 'S'},	  {"dump", required_argument, NULL, 'd'},
-	{"verify", required_argument, NULL, 'v'}, {"quiet", no_argument, NULL, 'q'},
-	{"self-check", no_argument, NULL, 'C'},	  {"help", no_argument, NULL, 'h'},
+	{"seed", required_argument, NULL, 's'},
+	{"ops", required_argument, NULL, 'o'},
+	{"procs", required_argument, NULL, 'p'},
+	{"rounds", required_argument, NULL, 'r'},
+	{"remount", required_argument, NULL, 'm'},
+	{"check-every", required_argument, NULL, 'c'},
+	{"size", required_argument, NULL, 'S'},
+	{"dump", required_argument, NULL, 'd'},
+	{"verify", required_argument, NULL, 'v'},
+	{"quiet", no_argument, NULL, 'q'},
+	{"need", required_argument, NULL, 'n'},
+	{"self-check", no_argument, NULL, 'C'},
+	{"help", no_argument, NULL, 'h'},
 	{0},
 };
 
@@ -54,6 +61,8 @@ static void usage(FILE *out)
 	      "      --size=SIZE      of the largest file (128K)\n"
 	      "      --dump=FILE      the tree in the end, after a comparison and a syncfs, as text\n"
 	      "      --verify=FILE    compare DIR with such a text, and print each difference\n"
+	      "      --need=WHAT,...  exit status 77 if the filesystem lacks it: xattr, allocate, punch, zero, copy, noreplace,\n"
+	      "                       exchange, tmpfile, nodes, dir-links, chown\n"
 	      "      --quiet          no figures\n"
 	      "      --self-check     damage the tree in several ways in the end, and expect a difference for each\n",
 		out);
@@ -79,19 +88,48 @@ static void parse(int argc, char **argv)
 	memcpy(options.argv, argv, argc * sizeof(*argv));
 	while ((c = getopt_long(argc, argv, "h", longs, NULL)) >= 0) {
 		switch (c) {
-		case 's': options.seed = number(optarg, 0, UINT64_MAX); break;
-		case 'o': options.ops = number(optarg, 0, UINT64_MAX); break;
-		case 'p': options.procs = number(optarg, 1, PROCS_MAX); break;
-		case 'r': options.rounds = number(optarg, 1, UINT64_MAX); break;
-		case 'm': options.remount = optarg; break;
-		case 'c': options.check_every = number(optarg, 0, UINT64_MAX); break;
-		case 'S': options.size = number(optarg, 1, 1u << 30); break;
-		case 'd': options.dump = optarg; break;
-		case 'v': options.verify = optarg; break;
-		case 'q': options.quiet = true; break;
-		case 'C': options.self_check = true; break;
-		case 'h': usage(stdout); exit(0);
-		default: usage(stderr); exit(2);
+		case 's':
+			options.seed = number(optarg, 0, UINT64_MAX);
+			break;
+		case 'o':
+			options.ops = number(optarg, 0, UINT64_MAX);
+			break;
+		case 'p':
+			options.procs = number(optarg, 1, PROCS_MAX);
+			break;
+		case 'r':
+			options.rounds = number(optarg, 1, UINT64_MAX);
+			break;
+		case 'm':
+			options.remount = optarg;
+			break;
+		case 'c':
+			options.check_every = number(optarg, 0, UINT64_MAX);
+			break;
+		case 'S':
+			options.size = number(optarg, 1, 1u << 30);
+			break;
+		case 'd':
+			options.dump = optarg;
+			break;
+		case 'v':
+			options.verify = optarg;
+			break;
+		case 'n':
+			options.need = optarg;
+			break;
+		case 'q':
+			options.quiet = true;
+			break;
+		case 'C':
+			options.self_check = true;
+			break;
+		case 'h':
+			usage(stdout);
+			exit(0);
+		default:
+			usage(stderr);
+			exit(2);
 		}
 	}
 	if (argc - optind != 1) {
@@ -102,10 +140,22 @@ static void parse(int argc, char **argv)
 
 /* ---- what the filesystem does ---- */
 
+static bool is_listed(const char *list, const char *what)
+{
+	size_t len = strlen(what);
+
+	for (const char *p = list; p; p = strchr(p, ',') ? strchr(p, ',') + 1 : NULL)
+		if (!strncmp(p, what, len) && (!p[len] || p[len] == ','))
+			return true;
+	return false;
+}
+
 static void note(bool able, const char *what)
 {
 	if (!able && !options.quiet)
 		fprintf(stderr, "stress: note: left out here: %s\n", what);
+	if (!able && options.need && is_listed(options.need, what))
+		exit(77);
 }
 
 static void probe_file(int fd, const char *path)
@@ -119,11 +169,11 @@ static void probe_file(int fd, const char *path)
 	if (ftruncate(fd, 4096))
 		exit(2);
 	abilities.copy = copy_file_range(fd, &from, fd, &to, 4096, 0) > 0;
-	note(abilities.xattr, "user.* attributes");
-	note(abilities.allocate, "fallocate");
-	note(abilities.punch, "FALLOC_FL_PUNCH_HOLE");
-	note(abilities.zero_range, "FALLOC_FL_ZERO_RANGE");
-	note(abilities.copy, "copy_file_range");
+	note(abilities.xattr, "xattr");
+	note(abilities.allocate, "allocate");
+	note(abilities.punch, "punch");
+	note(abilities.zero_range, "zero");
+	note(abilities.copy, "copy");
 }
 
 static void probe_names(const char *dir, const char *path)
@@ -136,7 +186,8 @@ static void probe_names(const char *dir, const char *path)
 	abilities.noreplace = renameat2(AT_FDCWD, path, AT_FDCWD, other, RENAME_NOREPLACE) == 0;
 	if (abilities.noreplace && rename(other, path))
 		exit(2);
-	abilities.exchange = !mkdir(other, 0700) && !renameat2(AT_FDCWD, path, AT_FDCWD, other, RENAME_EXCHANGE) &&
+	abilities.exchange = !mkdir(other, 0700) &&
+			     !renameat2(AT_FDCWD, path, AT_FDCWD, other, RENAME_EXCHANGE) &&
 			     !renameat2(AT_FDCWD, path, AT_FDCWD, other, RENAME_EXCHANGE);
 	abilities.root = geteuid() == 0;
 	snprintf(other + strlen(other), 8, "/x");
@@ -149,11 +200,11 @@ static void probe_names(const char *dir, const char *path)
 	abilities.tmpfile = fd >= 0;
 	if (fd >= 0)
 		close(fd);
-	note(abilities.noreplace, "RENAME_NOREPLACE");
-	note(abilities.exchange, "RENAME_EXCHANGE");
-	note(abilities.tmpfile, "O_TMPFILE");
-	note(abilities.nodes, "device nodes");
-	note(abilities.counts_dirs, "link counts of directories");
+	note(abilities.noreplace, "noreplace");
+	note(abilities.exchange, "exchange");
+	note(abilities.tmpfile, "tmpfile");
+	note(abilities.nodes, "nodes");
+	note(abilities.counts_dirs, "dir-links");
 	note(abilities.root, "chown");
 }
 
@@ -242,7 +293,8 @@ static void start(const char *dir)
 		int fds[2];
 
 		snprintf(path, sizeof(path), "%s/w%ju", dir, (uintmax_t)i);
-		if (mkdir(path, 0755) || socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds) || (procs[i].pid = fork()) < 0) {
+		if (mkdir(path, 0755) || socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds) ||
+			(procs[i].pid = fork()) < 0) {
 			fprintf(stderr, "stress: %s: %s\n", path, strerror(errno));
 			exit(2);
 		}
@@ -281,7 +333,8 @@ static uint64_t compare_all(const char *when)
 	uint64_t differences = all_do('c') + shared_check(shared);
 
 	if (differences)
-		fprintf(stderr, "stress: seed %ju: %ju differences %s\n", (uintmax_t)options.seed, (uintmax_t)differences, when);
+		fprintf(stderr, "stress: seed %ju: %ju differences %s\n", (uintmax_t)options.seed,
+			(uintmax_t)differences, when);
 	return differences;
 }
 
@@ -319,8 +372,8 @@ static int sync_tree(const char *dir)
 
 enum damage { FLIP, LONGER, MODE, OWNER, MTIME, XATTR, GONE, STRANGER, LINK, TARGET, DAMAGES };
 
-static const char *const damage_names[] = {"a byte", "a size", "a mode", "an owner", "a time", "an attribute", "a name gone",
-	"a name more", "a link more", "another target"};
+static const char *const damage_names[] = {"a byte", "a size", "a mode", "an owner", "a time", "an attribute",
+	"a name gone", "a name more", "a link more", "another target"};
 
 /* A file with some bytes and known time, or a symbolic link, somewhere in the first worker's tree. */
 static bool find_victim(const char *dir, mode_t type, char path[PATH_SIZE])
@@ -364,7 +417,8 @@ static bool damage(enum damage d, const char *path, struct stat *st, bool undo)
 	switch (d) {
 	case FLIP:
 		fd = open(path, O_RDWR | O_CLOEXEC);
-		return pread(fd, &byte, 1, st->st_size / 2) == 1 && (byte ^= 1, pwrite(fd, &byte, 1, st->st_size / 2) == 1);
+		return pread(fd, &byte, 1, st->st_size / 2) == 1 &&
+		       (byte ^= 1, pwrite(fd, &byte, 1, st->st_size / 2) == 1);
 	case LONGER:
 		return !truncate(path, st->st_size + !undo);
 	case MODE:
@@ -372,7 +426,8 @@ static bool damage(enum damage d, const char *path, struct stat *st, bool undo)
 	case OWNER:
 		return !lchown(path, st->st_uid + !undo, st->st_gid) && !chmod(path, st->st_mode & 07777);
 	case XATTR:
-		return undo ? !removexattr(path, "user.stranger") : !setxattr(path, "user.stranger", "x", 1, 0);
+		return undo ? !removexattr(path, "user.stranger")
+			    : !setxattr(path, "user.stranger", "x", 1, 0);
 	case GONE:
 		return undo ? !rename(shared, path) : !rename(path, shared);
 	case STRANGER:
@@ -383,8 +438,9 @@ static bool damage(enum damage d, const char *path, struct stat *st, bool undo)
 		if (undo)
 			return !unlink(path) && !symlink(kept, path) && !lchown(path, st->st_uid, st->st_gid);
 		memset(kept, 0, sizeof(kept));
-		return readlink(path, kept, sizeof(kept) - 1) > 0 && (memcpy(target, kept, sizeof(target)), target[0] ^= 1, true) &&
-		       !unlink(path) && !symlink(target, path) && !lchown(path, st->st_uid, st->st_gid);
+		return readlink(path, kept, sizeof(kept) - 1) > 0 &&
+		       (memcpy(target, kept, sizeof(target)), target[0] ^= 1, true) && !unlink(path) &&
+		       !symlink(target, path) && !lchown(path, st->st_uid, st->st_gid);
 	default:
 		return true;
 	}
@@ -405,14 +461,16 @@ static int check_damage(const char *dir, const char *dump, enum damage d, FILE *
 	bool model = true, text = true, undone;
 
 	snprintf(base, sizeof(base), "%s/w0", dir);
-	if ((d == OWNER && !abilities.root) || (d == XATTR && !abilities.xattr) || !find_victim(base, d == TARGET ? S_IFLNK : S_IFREG, path))
+	if ((d == OWNER && !abilities.root) || (d == XATTR && !abilities.xattr) ||
+		!find_victim(base, d == TARGET ? S_IFLNK : S_IFREG, path))
 		return 77;
 	snprintf(parent, sizeof(parent), "%.*s", (int)(strrchr(path, '/') - path), path);
 	if (lstat(path, &st) || lstat(parent, &parent_st))
 		return 1;
 	snprintf(shared, sizeof(shared), "%s/moved", dir);
 	if (!damage(d, path, &st, false)) {
-		fprintf(stderr, "stress: self-check: %s: could not be done: %s\n", damage_names[d], strerror(errno));
+		fprintf(stderr, "stress: self-check: %s: could not be done: %s\n", damage_names[d],
+			strerror(errno));
 		return 1;
 	}
 	if (d != MTIME) {
@@ -429,7 +487,9 @@ static int check_damage(const char *dir, const char *dump, enum damage d, FILE *
 	undone = undone && !all_do('c') && !dump_verify(dump, dir, stderr);
 	if (!model || !text || !undone)
 		fprintf(stderr, "stress: self-check: %s: %s\n", damage_names[d],
-			!model ? "the model does not notice" : !text ? "--verify does not notice" : "could not be undone");
+			!model	? "the model does not notice"
+			: !text ? "--verify does not notice"
+				: "could not be undone");
 	return !model || !text || !undone;
 }
 
@@ -455,7 +515,8 @@ static int self_check(const char *dir)
 	}
 	unlink(dump);
 	fclose(null);
-	printf("stress: self-check: %u as expected, %u not possible here, %u missed\n", found, skipped, missed);
+	printf("stress: self-check: %u as expected, %u not possible here, %u missed\n", found, skipped,
+		missed);
 	return missed ? 1 : 0;
 }
 
@@ -489,8 +550,9 @@ int main(int argc, char **argv)
 	while (wait(NULL) > 0)
 		;
 	if (!r && !options.quiet)
-		printf("stress: seed %ju: %ju processes, %ju rounds of %ju operations: all as the models say\n", (uintmax_t)options.seed,
-			(uintmax_t)options.procs, (uintmax_t)options.rounds, (uintmax_t)options.ops);
+		printf("stress: seed %ju: %ju processes, %ju rounds of %ju operations: all as the models say\n",
+			(uintmax_t)options.seed, (uintmax_t)options.procs, (uintmax_t)options.rounds,
+			(uintmax_t)options.ops);
 	free(dir);
 	return r;
 }

@@ -24,7 +24,7 @@
 
 struct options {
 	uint64_t seed, ops, procs, rounds, check_every, size;
-	const char *remount, *dump, *verify;
+	const char *remount, *dump, *verify, *need;
 	bool quiet, self_check;
 	int argc;
 	char **argv;

@@ -21,7 +21,8 @@ void differs(const char *path, const char *format, ...)
 	va_end(ap);
 	name_escape(path, strlen(path), where, sizeof(where));
 	name_escape(text, strlen(text), escaped, sizeof(escaped));
-	fprintf(stderr, "stress: seed %ju, worker %ju: %s: %s\n", (uintmax_t)options.seed, (uintmax_t)worker.index, where, escaped);
+	fprintf(stderr, "stress: seed %ju, worker %ju: %s: %s\n", (uintmax_t)options.seed,
+		(uintmax_t)worker.index, where, escaped);
 }
 
 void compare_stat(const struct node *n, const struct stat *st, const char *path)
@@ -36,9 +37,10 @@ void compare_stat(const struct node *n, const struct stat *st, const char *path)
 		differs(path, "%ju links instead of %u", (uintmax_t)st->st_nlink, n->nlink);
 	if (S_ISDIR(n->mode) && abilities.counts_dirs && st->st_nlink != 2 + node_subdirs(n))
 		differs(path, "%ju links instead of %u", (uintmax_t)st->st_nlink, 2 + node_subdirs(n));
-	if (n->mtime_known && (st->st_mtim.tv_sec != n->mtime.tv_sec || st->st_mtim.tv_nsec != n->mtime.tv_nsec))
-		differs(path, "mtime %jd.%09ld instead of %jd.%09ld", (intmax_t)st->st_mtim.tv_sec, st->st_mtim.tv_nsec,
-			(intmax_t)n->mtime.tv_sec, n->mtime.tv_nsec);
+	if (n->mtime_known &&
+		(st->st_mtim.tv_sec != n->mtime.tv_sec || st->st_mtim.tv_nsec != n->mtime.tv_nsec))
+		differs(path, "mtime %jd.%09ld instead of %jd.%09ld", (intmax_t)st->st_mtim.tv_sec,
+			st->st_mtim.tv_nsec, (intmax_t)n->mtime.tv_sec, n->mtime.tv_nsec);
 	if ((S_ISCHR(n->mode) || S_ISBLK(n->mode)) && st->st_rdev != n->rdev)
 		differs(path, "device %#jx instead of %#jx", (uintmax_t)st->st_rdev, (uintmax_t)n->rdev);
 }
@@ -121,7 +123,8 @@ static void compare_node(struct node *n, const char *path, ino_t listed)
 	/* All names of a file show the same inode; its content is compared once. */
 	if (n->pass == worker.pass) {
 		if (n->ino != st.st_ino)
-			differs(path, "inode %ju, by another name %ju", (uintmax_t)st.st_ino, (uintmax_t)n->ino);
+			differs(path, "inode %ju, by another name %ju", (uintmax_t)st.st_ino,
+				(uintmax_t)n->ino);
 		return;
 	}
 	n->pass = worker.pass;
@@ -135,7 +138,6 @@ static void compare_node(struct node *n, const char *path, ino_t listed)
 	if (S_ISDIR(n->mode))
 		compare_dir(n);
 }
-
 
 static void compare_dir(struct node *dir)
 {

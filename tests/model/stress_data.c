@@ -29,7 +29,8 @@ static bool use_open(struct use *u, const char *what, int flags)
 
 	if (h->node && rng_one_in(&worker.rng, 2)) {
 		*u = (struct use){.node = h->node, .fd = h->fd};
-		snprintf(u->path, sizeof(u->path), "held %u, %u links", (unsigned)(h - worker.held), h->node->nlink);
+		snprintf(u->path, sizeof(u->path), "held %u, %u links", (unsigned)(h - worker.held),
+			h->node->nlink);
 		doing("%s %s", what, u->path);
 		return true;
 	}
@@ -84,8 +85,9 @@ static void fill(uint8_t *p, size_t len)
 	uint64_t seed = rng_next(&worker.rng);
 
 	for (size_t i = 0; i < len; i++)
-		p[i] = kind == 0 ? 0 : kind == 1 ? "compressible text "[i % 18] ^ (i % 4096 < 8 ? seed >> (i % 8) : 0)
-						 : mix64(seed + i);
+		p[i] = kind == 0   ? 0
+		       : kind == 1 ? "compressible text "[i % 18] ^ (i % 4096 < 8 ? seed >> (i % 8) : 0)
+				   : mix64(seed + i);
 }
 
 static void do_write(void)
@@ -134,7 +136,8 @@ static void do_truncate(void)
 	size = rng_below(&worker.rng, rng_one_in(&worker.rng, 4) ? options.size : u.node->size + 1000);
 	size = MIN(size, options.size);
 	doing("truncate %s %#jx", u.path, (uintmax_t)size);
-	if (outcome(u.opened && rng_one_in(&worker.rng, 2) ? truncate(u.path, size) : ftruncate(u.fd, size), 0)) {
+	if (outcome(u.opened && rng_one_in(&worker.rng, 2) ? truncate(u.path, size) : ftruncate(u.fd, size),
+		    0)) {
 		node_resize(u.node, size);
 		changed(u.node);
 	}
@@ -144,7 +147,8 @@ static void do_truncate(void)
 static void do_fallocate(void)
 {
 	unsigned pick = rng_below(&worker.rng, 4);
-	static const int modes[] = {0, FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, FALLOC_FL_ZERO_RANGE};
+	static const int modes[] = {
+		0, FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, FALLOC_FL_ZERO_RANGE};
 	const bool able[] = {abilities.allocate, abilities.allocate, abilities.punch, abilities.zero_range};
 	uint64_t off = rng_below(&worker.rng, options.size), len = 1 + rng_below(&worker.rng, 30000), end;
 	struct use u = {0};
@@ -180,7 +184,8 @@ static void do_copy(void)
 	out = rng_below(&worker.rng, to.node->size + 4096);
 	len = MIN(from.node->size - in, 1 + (uint64_t)in * 7 % 60000);
 	if (from.node != to.node && out + len <= options.size) {
-		doing("copy %s %#jx to %s %#jx, %#jx", from.path, (uintmax_t)in, to.path, (uintmax_t)out, (uintmax_t)len);
+		doing("copy %s %#jx to %s %#jx, %#jx", from.path, (uintmax_t)in, to.path, (uintmax_t)out,
+			(uintmax_t)len);
 		if ((uint64_t)out + len > to.node->size)
 			node_resize(to.node, out + len);
 		memcpy(to.node->data + out, from.node->data + in, len);
@@ -208,11 +213,13 @@ void read_and_compare(int fd, struct node *n, const char *path)
 	if (got < 0)
 		differs(path, "read: %s", strerror(errno));
 	else if (done != n->size)
-		differs(path, "%s bytes than its size of %ju", done < n->size ? "less" : "more", (uintmax_t)n->size);
+		differs(path, "%s bytes than its size of %ju", done < n->size ? "less" : "more",
+			(uintmax_t)n->size);
 	else if (memcmp(buf, n->data, done))
 		for (uint64_t i = 0; i < done; i++)
 			if (buf[i] != n->data[i]) {
-				differs(path, "offset %#jx: %#x instead of %#x", (uintmax_t)i, buf[i], n->data[i]);
+				differs(path, "offset %#jx: %#x instead of %#x", (uintmax_t)i, buf[i],
+					n->data[i]);
 				return;
 			}
 }
@@ -336,8 +343,9 @@ void data_step(unsigned pick)
 	static const struct {
 		unsigned weight;
 		void (*run)(void);
-	} ops[] = {{14, do_write}, {4, do_truncate}, {4, do_fallocate}, {4, do_copy}, {4, do_read}, {1, do_fsync}, {2, do_hold},
-		{1, do_tmpfile}, {2, do_link_held}, {2, do_stat_held}, {2, do_drop}};
+	} ops[] = {{14, do_write}, {4, do_truncate}, {4, do_fallocate}, {4, do_copy}, {4, do_read},
+		{1, do_fsync}, {2, do_hold}, {1, do_tmpfile}, {2, do_link_held}, {2, do_stat_held},
+		{2, do_drop}};
 
 	for (unsigned i = 0; i < ARRAY_SIZE(ops); i++) {
 		if (pick < ops[i].weight) {

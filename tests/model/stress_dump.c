@@ -16,8 +16,8 @@
 
 enum field { PATH, TYPE, MODE, UID, GID, LINKS, SIZE, MTIME, DEVICE, CONTENT, ATTRIBUTES, SAME, FIELDS };
 
-static const char *const field_names[FIELDS] = {"path", "type", "mode", "uid", "gid", "links", "size", "mtime", "device",
-	"content", "attributes", "same"};
+static const char *const field_names[FIELDS] = {"path", "type", "mode", "uid", "gid", "links", "size",
+	"mtime", "device", "content", "attributes", "same"};
 
 struct line {
 	char *field[FIELDS];
@@ -63,7 +63,8 @@ static int hash_file(const char *path, uint64_t *ret)
 		ssize_t n = 0;
 
 		/* Whole buffers, however the reads come. */
-		for (have = 0; have < sizeof(buf) && (n = read(fd, buf + have, sizeof(buf) - have)) > 0; have += n)
+		for (have = 0; have < sizeof(buf) && (n = read(fd, buf + have, sizeof(buf) - have)) > 0;
+			have += n)
 			;
 		if (n < 0)
 			return -errno;
@@ -184,9 +185,11 @@ static void walk(struct lines *ls, const char *full, const char *path)
 		_cleanup_free_ struct dirent *e = names[i];
 		struct stat st;
 
-		if (!strcmp(e->d_name, ".") || !strcmp(e->d_name, "..") || (!*path && !strcmp(e->d_name, "lost+found")))
+		if (!strcmp(e->d_name, ".") || !strcmp(e->d_name, "..") ||
+			(!*path && !strcmp(e->d_name, "lost+found")))
 			continue;
-		if (asprintf(&sub, "%s/%s", full, e->d_name) < 0 || asprintf(&sub_path, "%s/%s", path, e->d_name) < 0)
+		if (asprintf(&sub, "%s/%s", full, e->d_name) < 0 ||
+			asprintf(&sub_path, "%s/%s", path, e->d_name) < 0)
 			abort();
 		if (lstat(sub, &st)) {
 			fprintf(stderr, "stress: %s: %s\n", sub, strerror(errno));
@@ -305,8 +308,8 @@ static uint64_t compare_line(const struct line *expected, const struct line *fou
 
 	for (unsigned f = TYPE; f < FIELDS; f++)
 		if (strcmp(expected->field[f], found->field[f])) {
-			fprintf(out, "%s: %s: %s instead of %s\n", expected->field[PATH], field_names[f], found->field[f],
-				expected->field[f]);
+			fprintf(out, "%s: %s: %s instead of %s\n", expected->field[PATH], field_names[f],
+				found->field[f], expected->field[f]);
 			differences++;
 		}
 	return differences;
@@ -325,7 +328,9 @@ int dump_verify(const char *file, const char *dir, FILE *out)
 	}
 	have = scan(dir);
 	while (i < want.count || j < have.count) {
-		int order = i == want.count ? 1 : j == have.count ? -1 : by_path(&want.line[i], &have.line[j]);
+		int order = i == want.count   ? 1
+			    : j == have.count ? -1
+					      : by_path(&want.line[i], &have.line[j]);
 
 		if (order < 0)
 			fprintf(out, "%s: is missing\n", want.line[i++].field[PATH]);

@@ -58,7 +58,9 @@ static void do_mknod(void)
 {
 	static const mode_t types[] = {S_IFREG, S_IFIFO, S_IFSOCK, S_IFCHR, S_IFBLK};
 	mode_t type = types[rng_below(&worker.rng, abilities.nodes ? 5 : 3)], mode = pick_mode(false) & 0777;
-	dev_t dev = type == S_IFCHR || type == S_IFBLK ? makedev(1 + rng_below(&worker.rng, 300), rng_below(&worker.rng, 1000)) : 0;
+	dev_t dev = type == S_IFCHR || type == S_IFBLK
+			    ? makedev(1 + rng_below(&worker.rng, 300), rng_below(&worker.rng, 1000))
+			    : 0;
 	struct place p;
 
 	pick_place(&p);
@@ -156,7 +158,8 @@ static void do_symlink(void)
 /* The kernel's order of checks. */
 static int rename_errno(const struct place *from, const struct place *to, unsigned flags)
 {
-	const struct node *a = from->entry ? from->entry->node : NULL, *b = to->entry ? to->entry->node : NULL;
+	const struct node *a = from->entry ? from->entry->node : NULL,
+			  *b = to->entry ? to->entry->node : NULL;
 
 	if (!a)
 		return ENOENT;
@@ -314,7 +317,8 @@ static void do_utimens(void)
 {
 	char path[PATH_SIZE];
 	struct node *n = pick_node(0, path);
-	struct timespec times[2] = {{.tv_sec = rng_below(&worker.rng, 1u << 31), .tv_nsec = rng_below(&worker.rng, 1000000000)},
+	struct timespec times[2] = {
+		{.tv_sec = rng_below(&worker.rng, 1u << 31), .tv_nsec = rng_below(&worker.rng, 1000000000)},
 		{.tv_sec = rng_below(&worker.rng, 1u << 31), .tv_nsec = rng_below(&worker.rng, 1000000000)}};
 
 	if (!n)
@@ -344,8 +348,9 @@ static void do_setxattr(void)
 		value[j] = rng_next(&worker.rng);
 	snprintf(name, sizeof(name), "user.x%u", i);
 	doing("setxattr %s %s %zu %d", path, name, len, flags);
-	if (!outcome(setxattr(path, name, value, len, flags), pick == 0 && n->xattrs[i].value ? EEXIST
-			: pick == 1 && !n->xattrs[i].value ? ENODATA : 0)) {
+	if (!outcome(setxattr(path, name, value, len, flags), pick == 0 && n->xattrs[i].value	 ? EEXIST
+							      : pick == 1 && !n->xattrs[i].value ? ENODATA
+												 : 0)) {
 		free(value);
 		return;
 	}
@@ -435,9 +440,9 @@ void names_step(unsigned pick)
 	static const struct {
 		unsigned weight;
 		void (*run)(void);
-	} ops[] = {{8, do_create}, {3, do_mknod}, {5, do_mkdir}, {4, do_rmdir}, {6, do_unlink}, {5, do_link}, {3, do_symlink},
-		{9, do_rename}, {2, do_chmod}, {2, do_chown}, {2, do_utimens}, {3, do_setxattr}, {1, do_removexattr}, {4, do_stat},
-		{2, do_readdir}, {1, do_fsync_dir}};
+	} ops[] = {{8, do_create}, {3, do_mknod}, {5, do_mkdir}, {4, do_rmdir}, {6, do_unlink}, {5, do_link},
+		{3, do_symlink}, {9, do_rename}, {2, do_chmod}, {2, do_chown}, {2, do_utimens},
+		{3, do_setxattr}, {1, do_removexattr}, {4, do_stat}, {2, do_readdir}, {1, do_fsync_dir}};
 
 	for (unsigned i = 0; i < ARRAY_SIZE(ops); i++) {
 		if (pick < ops[i].weight) {

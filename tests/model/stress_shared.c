@@ -85,9 +85,11 @@ static void shared_rename(const char *dir, struct rng *r, char a[PATH_SIZE], cha
 		pick_shared_dir(dir, r, a);
 		pick_shared_dir(dir, r, b);
 	}
-	if ((flags == RENAME_NOREPLACE && !abilities.noreplace) || (flags == RENAME_EXCHANGE && !abilities.exchange))
+	if ((flags == RENAME_NOREPLACE && !abilities.noreplace) ||
+		(flags == RENAME_EXCHANGE && !abilities.exchange))
 		flags = 0;
-	LEGAL("rename", a, renameat2(AT_FDCWD, a, AT_FDCWD, b, flags), ENOENT, EEXIST, EISDIR, ENOTDIR, ENOTEMPTY);
+	LEGAL("rename", a, renameat2(AT_FDCWD, a, AT_FDCWD, b, flags), ENOENT, EEXIST, EISDIR, ENOTDIR,
+		ENOTEMPTY);
 }
 
 static void shared_read(const char *path, struct rng *r)
@@ -139,7 +141,8 @@ static void shared_xattr(const char *path, struct rng *r)
 	if (!abilities.xattr)
 		return;
 	if (rng_one_in(r, 2))
-		LEGAL("setxattr", path, lsetxattr(path, "user.s", path, rng_below(r, 100), 0), ENOENT, ENOTDIR, EPERM);
+		LEGAL("setxattr", path, lsetxattr(path, "user.s", path, rng_below(r, 100), 0), ENOENT,
+			ENOTDIR, EPERM);
 	else
 		LEGAL("removexattr", path, lremovexattr(path, "user.s"), ENOENT, ENOTDIR, EPERM, ENODATA);
 }
@@ -153,16 +156,41 @@ void shared_step(const char *dir, struct rng *r)
 	pick_path(dir, r, b);
 	doing("shared, near %s and %s", a, b);
 	switch (rng_below(r, 16)) {
-	case 0: case 1: case 2: shared_write(a, r); break;
-	case 3: LEGAL("unlink", a, unlink(a), ENOENT, EISDIR, ENOTDIR); break;
-	case 4: LEGAL("mkdir", a, mkdir(a, 0755), EEXIST, ENOENT, ENOTDIR); break;
-	case 5: LEGAL("rmdir", a, rmdir(a), ENOENT, ENOTDIR, ENOTEMPTY); break;
-	case 6: case 7: LEGAL("link", a, link(a, b), ENOENT, EEXIST, EPERM, ENOTDIR); break;
-	case 8: LEGAL("symlink", a, symlink("s0", a), EEXIST, ENOENT, ENOTDIR); break;
-	case 9: case 10: case 11: shared_rename(dir, r, a, b); break;
-	case 12: LEGAL("stat", a, lstat(a, &st), ENOENT, ENOTDIR); break;
-	case 13: shared_read(a, r); break;
-	case 14: shared_xattr(a, r); break;
+	case 0:
+	case 1:
+	case 2:
+		shared_write(a, r);
+		break;
+	case 3:
+		LEGAL("unlink", a, unlink(a), ENOENT, EISDIR, ENOTDIR);
+		break;
+	case 4:
+		LEGAL("mkdir", a, mkdir(a, 0755), EEXIST, ENOENT, ENOTDIR);
+		break;
+	case 5:
+		LEGAL("rmdir", a, rmdir(a), ENOENT, ENOTDIR, ENOTEMPTY);
+		break;
+	case 6:
+	case 7:
+		LEGAL("link", a, link(a, b), ENOENT, EEXIST, EPERM, ENOTDIR);
+		break;
+	case 8:
+		LEGAL("symlink", a, symlink("s0", a), EEXIST, ENOENT, ENOTDIR);
+		break;
+	case 9:
+	case 10:
+	case 11:
+		shared_rename(dir, r, a, b);
+		break;
+	case 12:
+		LEGAL("stat", a, lstat(a, &st), ENOENT, ENOTDIR);
+		break;
+	case 13:
+		shared_read(a, r);
+		break;
+	case 14:
+		shared_xattr(a, r);
+		break;
 	default:
 		shared_list(dir, r);
 		/* The directories themselves come and go, too. */
@@ -267,7 +295,8 @@ static void check_shared_dir(struct counts *c, const char *dir, unsigned depth)
 		if (!strcmp(e->d_name, ".") || !strcmp(e->d_name, ".."))
 			continue;
 		snprintf(path, sizeof(path), "%s/%s", dir, e->d_name);
-		if ((e->d_name[0] != 's' && e->d_name[0] != 'd') || sscanf(e->d_name + 1, "%u", &i) != 1 || i >= SHARED_NAMES) {
+		if ((e->d_name[0] != 's' && e->d_name[0] != 'd') || sscanf(e->d_name + 1, "%u", &i) != 1 ||
+			i >= SHARED_NAMES) {
 			problem(c, path, "was never created");
 			continue;
 		}
@@ -301,8 +330,8 @@ uint64_t shared_check(const char *dir)
 		if (c->all[i].links != c->all[i].names) {
 			char text[100];
 
-			snprintf(text, sizeof(text), "inode %ju: %ju links, %u names", (uintmax_t)c->all[i].ino,
-				(uintmax_t)c->all[i].links, c->all[i].names);
+			snprintf(text, sizeof(text), "inode %ju: %ju links, %u names",
+				(uintmax_t)c->all[i].ino, (uintmax_t)c->all[i].links, c->all[i].names);
 			problem(c, dir, text);
 		}
 	problems = c->problems;

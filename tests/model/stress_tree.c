@@ -150,7 +150,8 @@ struct node *pick_dir(void)
 
 void pick_name(const struct node *dir, char name[256])
 {
-	static const char *const odd[] = {"a b", "\xc3\xa4", "\xff\x01", "new\nline", "-rf", "...", ".x", "%s"};
+	static const char *const odd[] = {
+		"a b", "\xc3\xa4", "\xff\x01", "new\nline", "-rf", "...", ".x", "%s"};
 	unsigned i = rng_below(&worker.rng, 25), pick = rng_below(&worker.rng, 20);
 
 	if (pick < 9 && dir->count) {
@@ -215,8 +216,8 @@ void wrong(const char *format, ...)
 	va_list ap;
 
 	flockfile(stderr);
-	fprintf(stderr, "stress: seed %ju, worker %ju, operation %ju: ", (uintmax_t)options.seed, (uintmax_t)worker.index,
-		(uintmax_t)worker.op);
+	fprintf(stderr, "stress: seed %ju, worker %ju, operation %ju: ", (uintmax_t)options.seed,
+		(uintmax_t)worker.index, (uintmax_t)worker.op);
 	va_start(ap, format);
 	vfprintf(stderr, format, ap);
 	va_end(ap);
@@ -234,6 +235,7 @@ bool outcome(long ret, int want)
 	int error = ret < 0 ? errno : 0;
 
 	if (error != want)
-		wrong("%s instead of %s", error ? strerror(error) : "success", want ? strerror(want) : "success");
+		wrong("%s instead of %s", error ? strerror(error) : "success",
+			want ? strerror(want) : "success");
 	return !error;
 }
