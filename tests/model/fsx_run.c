@@ -306,6 +306,23 @@ static void run_write(const struct op *op)
 		expect(op, "position after append", lseek(f->fd_append, 0, SEEK_CUR), op->off + op->len);
 }
 
+/* The rest of the last page is zeros to whoever maps it. */
+static void check_tail(const struct op *op)
+{
+	struct file *f = &fsx.file[op->file];
+	uint64_t rest = align_up(f->size, fsx.page) - f->size;
+	struct view v;
+
+	if (!rest || !fsx.off[OP_POLLUTE])
+		return;
+	v = view_open(op, f->size, rest, PROT_READ);
+	for (uint64_t i = 0; i < rest; i++)
+		if (v.at[i])
+			report("%s: mapped byte %#jx, behind the end %#jx, is 0x%02x", f->path,
+				(uintmax_t)(f->size + i), (uintmax_t)f->size, v.at[i]);
+	view_close(op, &v, false);
+}
+
 static void run_mapped(const struct op *op)
 {
 	struct file *f = &fsx.file[op->file];
@@ -317,6 +334,7 @@ static void run_mapped(const struct op *op)
 	else
 		model_check(f, op->off, v.at, op->len, op_names[op->kind]);
 	view_close(op, &v, write && (op->bits & BIT_SYNC));
+	check_tail(op);
 }
 
 /* The buffer of the transfer is a mapping of the same file, at another place. */

@@ -186,16 +186,43 @@ struct entry *pick_entry(mode_t type, struct node **ret_dir)
 
 /* ---- reports ---- */
 
+/* Paths without the worker's directory, long names as "a{255}". */
+static void shorten(char *text)
+{
+	size_t base = strlen(worker.base), run;
+	char *out = text, count[32];
+
+	for (const char *in = text; *in; in += run) {
+		if (!strncmp(in, worker.base, base) && (!in[base] || in[base] == '/' || in[base] == ' ')) {
+			*out++ = '@';
+			run = base;
+			continue;
+		}
+		for (run = 1; in[run] == in[0];)
+			run++;
+		*out++ = in[0];
+		if (run < 10) {
+			run = 1;
+			continue;
+		}
+		snprintf(count, sizeof(count), "{%zu}", run);
+		memcpy(out, count, strlen(count));
+		out += strlen(count);
+	}
+	*out = 0;
+}
+
 void doing(const char *format, ...)
 {
+	static char text[3 * PATH_SIZE];
 	char *line = worker.recent[worker.op % RECENT];
-	char text[160];
 	va_list ap;
 	int n;
 
 	va_start(ap, format);
 	vsnprintf(text, sizeof(text), format, ap);
 	va_end(ap);
+	shorten(text);
 	n = snprintf(line, sizeof(worker.recent[0]), "%ju ", (uintmax_t)worker.op);
 	name_escape(text, strlen(text), line + n, sizeof(worker.recent[0]) - n);
 }
@@ -221,7 +248,7 @@ void wrong(const char *format, ...)
 	va_start(ap, format);
 	vfprintf(stderr, format, ap);
 	va_end(ap);
-	fputs("\nlast operations:\n", stderr);
+	fprintf(stderr, "\nlast operations (@ is %s):\n", worker.base);
 	for (uint64_t i = worker.op >= RECENT ? worker.op - RECENT + 1 : 0; i <= worker.op; i++)
 		if (worker.recent[i % RECENT][0])
 			fprintf(stderr, "  %s\n", worker.recent[i % RECENT]);
