@@ -28,6 +28,7 @@ static struct {
 	int fd;
 } procs[PROCS_MAX];
 static char shared[PATH_SIZE];
+static char moved[PATH_SIZE]; /* a name outside of all trees, for --self-check */
 
 static const struct option longs[] = {
 	{"seed", required_argument, NULL, 's'},
@@ -429,11 +430,11 @@ static bool damage(enum damage d, const char *path, struct stat *st, bool undo)
 		return undo ? !removexattr(path, "user.stranger")
 			    : !setxattr(path, "user.stranger", "x", 1, 0);
 	case GONE:
-		return undo ? !rename(shared, path) : !rename(path, shared);
+		return undo ? !rename(moved, path) : !rename(path, moved);
 	case STRANGER:
 		return undo ? !unlink(other) : !mknod(other, S_IFREG | 0600, 0);
 	case LINK:
-		return undo ? !unlink(shared) : !link(path, shared);
+		return undo ? !unlink(moved) : !link(path, moved);
 	case TARGET:
 		if (undo)
 			return !unlink(path) && !symlink(kept, path) && !lchown(path, st->st_uid, st->st_gid);
@@ -467,7 +468,6 @@ static int check_damage(const char *dir, const char *dump, enum damage d, FILE *
 	snprintf(parent, sizeof(parent), "%.*s", (int)(strrchr(path, '/') - path), path);
 	if (lstat(path, &st) || lstat(parent, &parent_st))
 		return 1;
-	snprintf(shared, sizeof(shared), "%s/moved", dir);
 	if (!damage(d, path, &st, false)) {
 		fprintf(stderr, "stress: self-check: %s: could not be done: %s\n", damage_names[d],
 			strerror(errno));
@@ -493,6 +493,23 @@ static int check_damage(const char *dir, const char *dump, enum damage d, FILE *
 	return !model || !text || !undone;
 }
 
+/* The same for the shared tree: a name that nobody made, and a link that no name counts for. */
+static int check_shared_damage(void)
+{
+	char path[PATH_SIZE + 8];
+	bool name, links = true;
+
+	snprintf(path, sizeof(path), "%s/s99", shared);
+	name = !mknod(path, S_IFREG | 0600, 0) && shared_check(shared);
+	unlink(path);
+	if (find_victim(shared, S_IFREG, path))
+		links = !link(path, moved) && shared_check(shared) && !unlink(moved);
+	if (!name || !links || shared_check(shared))
+		fprintf(stderr, "stress: self-check: shared tree: %s\n",
+			!name ? "a name more is not noticed" : !links ? "a link more is not noticed" : "not undone");
+	return !name || !links || shared_check(shared);
+}
+
 static int self_check(const char *dir)
 {
 	unsigned found = 0, skipped = 0, missed = 0;
@@ -502,6 +519,7 @@ static int self_check(const char *dir)
 
 	snprintf(dump, sizeof(dump), "%s/stress-XXXXXX", getenv("TMPDIR") ? getenv("TMPDIR") : "/tmp");
 	fd = mkstemp(dump);
+	snprintf(moved, sizeof(moved), "%s/moved", dir);
 	options.quiet = true;
 	if (!null || fd < 0 || dump_write(dump, dir))
 		return 2;
@@ -513,6 +531,10 @@ static int self_check(const char *dir)
 		skipped += r == 77;
 		missed += r == 1;
 	}
+	if (check_shared_damage())
+		missed++;
+	else
+		found++;
 	unlink(dump);
 	fclose(null);
 	printf("stress: self-check: %u as expected, %u not possible here, %u missed\n", found, skipped,
