@@ -169,7 +169,7 @@ struct pinfs_delta_inode {
 	pinfs_le64 parent;	 /* 96: directory: its parent */
 	pinfs_le64 entries;	 /* 104: directory: names in it */
 	pinfs_le64 image_end;	 /* 112: file of the image: its bytes below this are the image's, where no extent says otherwise */
-	pinfs_le64 pages;	 /* 120: of the delta, that its extents hold */
+	pinfs_le64 pages;	 /* 120: of the delta, that its extents hold; INLINE and LOGGED: one for each */
 	pinfs_le64 image_pages;	 /* 128: with content of the image that is still in use */
 	pinfs_le64 reserved[3];	 /* 136: 0 */
 };

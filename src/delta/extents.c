@@ -24,6 +24,12 @@ static uint64_t stored_pages(const struct pinfs_delta_extent *e)
 	return e->kind == PINFS_DELTA_LZ4 ? DIV_ROUND_UP(pinfs_get32(e->stored), PINFS_PAGE_SIZE) : pinfs_get32(e->pages);
 }
 
+/* What it counts for in its inode: one that lies in the tree or in the log is a page, as long as that is so. */
+static uint64_t counted_pages(const struct pinfs_delta_extent *e)
+{
+	return kind_has_pages(e->kind) ? stored_pages(e) : e->kind == PINFS_DELTA_INLINE || e->kind == PINFS_DELTA_LOGGED;
+}
+
 bool extent_valid(const void *value, size_t len)
 {
 	struct pinfs_delta_extent e;
@@ -215,8 +221,10 @@ static int item_release(struct delta *d, struct delta_inode *inode, const struct
 	bool left = from > i->page, right = to < end;
 	int r = 0;
 
-	if (!kind_has_pages(i->e.kind))
+	if (!kind_has_pages(i->e.kind)) {
+		inode->pages -= MIN(counted_pages(&i->e), inode->pages);
 		return 0;
+	}
 	if (i->e.kind == PINFS_DELTA_LZ4) {
 		/* They go with the last piece that refers to them. */
 		if (left && right)
@@ -338,8 +346,8 @@ static int extent_set(struct delta *d, struct delta_inode *inode, const struct i
 
 	if (r == 0)
 		r = item_put(d, inode->ino, i);
-	if (r == 0 && kind_has_pages(i->e.kind))
-		inode->pages += stored_pages(&i->e);
+	if (r == 0)
+		inode->pages += counted_pages(&i->e);
 	return r;
 }
 
@@ -428,8 +436,7 @@ int extent_put(struct delta *d, struct delta_inode *inode, uint64_t page, const 
 	memcpy(buf, e, sizeof(*e));
 	if (more_len)
 		memcpy(buf + sizeof(*e), more, more_len);
-	if (kind_has_pages(e->kind))
-		inode->pages += stored_pages(e);
+	inode->pages += counted_pages(e);
 	return txn_put_logged(d, KEY(inode->ino, PINFS_DELTA_EXTENT, page), buf, sizeof(*e) + more_len, buf, sizeof(*e) + more_len, log_data, log_len);
 }
 

@@ -305,6 +305,8 @@ bool space_live(struct space *s, uint64_t first, uint64_t pages)
 			return false;
 	set_bits(s, s->live, first, pages);
 	for (uint64_t p = first; p < first + pages; p++) {
+		/* What was written has its place. */
+		s->backed[p / WORD] |= 1ull << p % WORD;
 		if (bit_get(s->flight, p)) {
 			s->flight[p / WORD] &= ~(1ull << p % WORD);
 			s->flight_count--;
@@ -402,7 +404,7 @@ int space_load(struct space *s, const uint8_t *map, uint64_t bits)
 	if (r < 0)
 		return r;
 	for (uint64_t w = 0; w < s->words; w++)
-		s->live[w] = s->held[w] = map_word(map, bits, w);
+		s->live[w] = s->held[w] = s->backed[w] = map_word(map, bits, w);
 	s->bits = MAX(s->bits, bits);
 	s->hint = s->first / WORD;
 	recount(s);

@@ -79,6 +79,13 @@ static void ioctl_getflags(fuse_req_t req, fuse_ino_t ino, size_t out_size)
 		fuse_reply_ioctl(req, 0, &flags, sizeof(flags));
 }
 
+/* The kernel doesn't know that this changes the ctime. */
+static void flags_changed(fuse_req_t req, fuse_ino_t ino, int r)
+{
+	if (r == 0)
+		fuse_lowlevel_notify_inval_inode(server_of(req)->session, ino, -1, 0);
+}
+
 static void ioctl_setflags(fuse_req_t req, fuse_ino_t ino, const void *in, size_t in_size)
 {
 	struct vfs *vfs = server_of(req)->vfs;
@@ -89,6 +96,7 @@ static void ioctl_setflags(fuse_req_t req, fuse_ino_t ino, const void *in, size_
 		memcpy(&flags, in, sizeof(flags));
 		r = vfs_setflags(vfs, ino, flags, project);
 	}
+	flags_changed(req, ino, r);
 	reply_done(req, r);
 }
 
@@ -126,6 +134,7 @@ static void ioctl_setxflags(fuse_req_t req, fuse_ino_t ino, const void *in, size
 		r = unknown || x.fsx_extsize || x.fsx_cowextsize ? -EOPNOTSUPP :
 								    vfs_setflags(vfs, ino, flags, x.fsx_projid);
 	}
+	flags_changed(req, ino, r);
 	reply_done(req, r);
 }
 

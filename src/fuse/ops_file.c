@@ -105,11 +105,29 @@ void op_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 	fuse_reply_err(req, 0);
 }
 
+/*
+ * Where the kernel caches writes, our end of the file may lie before its own: in a direct read, or a copy, of what lies between
+ * we would see none. Then it has to write back first. (A page that it reads into its own cache it fills up itself.)
+ */
+static bool fetch_rest(struct fuse_server *s, fuse_ino_t ino)
+{
+	if (s->caching != FUSE_CACHE_WRITEBACK || s->threads == 1 || !vfs_has_writers(s->vfs, ino))
+		return false;
+	return fuse_lowlevel_notify_inval_inode(s->session, ino, 0, 0) == 0;
+}
+
 void op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset, struct fuse_file_info *fi)
 {
 	struct fuse_server *s = server_of(req);
 	struct vfs_read read;
-	int r = vfs_read_begin(s->vfs, ino, (uint64_t)offset, MIN(size, (size_t)VFS_READ_MAX), &read);
+	int r;
+
+	size = MIN(size, (size_t)VFS_READ_MAX);
+	r = vfs_read_begin(s->vfs, ino, (uint64_t)offset, size, &read);
+	if (r == 0 && read.bytes < size && fi->flags & O_DIRECT && fetch_rest(s, ino)) {
+		vfs_read_end(s->vfs, &read, false);
+		r = vfs_read_begin(s->vfs, ino, (uint64_t)offset, size, &read);
+	}
 
 	if (r < 0) {
 		reply_error(req, r);
@@ -186,11 +204,15 @@ void op_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t offset, off_t 
 void op_copy_file_range(fuse_req_t req, fuse_ino_t from, off_t from_offset, struct fuse_file_info *from_fi, fuse_ino_t to,
 	off_t to_offset, struct fuse_file_info *to_fi, size_t len, int flags)
 {
+	struct fuse_server *s = server_of(req);
 	ssize_t n = flags ? -EINVAL : kill_priv(req, to);
+	struct stat st;
 
+	len = MIN(len, COPY_MAX);
+	if (n == 0 && vfs_getattr(s->vfs, from, &st) == 0 && (uint64_t)st.st_size < (uint64_t)from_offset + len)
+		fetch_rest(s, from);
 	if (n == 0)
-		n = vfs_copy_range(server_of(req)->vfs, from, (uint64_t)from_offset, to, (uint64_t)to_offset,
-			MIN(len, COPY_MAX));
+		n = vfs_copy_range(s->vfs, from, (uint64_t)from_offset, to, (uint64_t)to_offset, len);
 	if (n < 0)
 		reply_error(req, (int)n);
 	else
@@ -203,18 +225,21 @@ void op_lseek(fuse_req_t req, fuse_ino_t ino, off_t offset, int whence, struct f
 	uint64_t at;
 	int r;
 
-	/*
-	 * Where the kernel has data that we don't know of, it must look itself; ENOSYS makes it take all for data. In the
-	 * other modes only what a program has written to a hole through a mapping, and has neither synced nor unmapped
-	 * yet, is such data: the kernel asks without writing that back first.
-	 */
-	if (s->writable && s->caching == FUSE_CACHE_WRITEBACK) {
-		fuse_reply_err(req, ENOSYS);
-		return;
-	}
 	if (whence != SEEK_DATA && whence != SEEK_HOLE) {
 		fuse_reply_err(req, EINVAL);
 		return;
+	}
+	/*
+	 * The kernel asks without writing back first what it has: what programs stored through a mapping, and, when it caches
+	 * writes, all of that. So it is told to drop it, which writes it; other threads serve that meanwhile. Where there is no other
+	 * thread, all is data, which ENOSYS makes the kernel say for ever.
+	 */
+	if (s->writable && vfs_has_writers(s->vfs, ino)) {
+		if (s->threads == 1) {
+			fuse_reply_err(req, ENOSYS);
+			return;
+		}
+		fuse_lowlevel_notify_inval_inode(s->session, ino, 0, 0);
 	}
 	r = offset < 0 ? -ENXIO : vfs_seek(s->vfs, ino, (uint64_t)offset, whence == SEEK_HOLE, &at);
 	if (r < 0)

@@ -20,7 +20,7 @@ struct vfs_node {
 	uint64_t ino;
 	struct mutex lock;
 	unsigned users; /* who work on it, and open files */
-	unsigned opens;
+	unsigned opens, writers; /* open files; those that can be written */
 	unsigned syncing; /* who wait for its content to be durable */
 	struct cache_mapping *mapping; /* set once, under lock; NULL: all of its content is in the image, or it is empty */
 	/* Times that the delta doesn't know so far. */

@@ -677,6 +677,7 @@ int vfs_open(struct vfs *v, uint64_t ino, int flags, bool kill_priv, struct vfs_
 		/* Before anybody who takes its last name away looks. */
 		mutex_lock(&v->nodes_lock);
 		n->opens++;
+		n->writers += write;
 		mutex_unlock(&v->nodes_lock);
 	}
 	vfs_unlock(v);
@@ -705,6 +706,18 @@ int vfs_open(struct vfs *v, uint64_t ino, int flags, bool kill_priv, struct vfs_
 	return 0;
 }
 
+bool vfs_has_writers(struct vfs *v, uint64_t ino)
+{
+	struct vfs_node *n;
+	bool yes;
+
+	mutex_lock(&v->nodes_lock);
+	n = find_locked(v, ino);
+	yes = n && n->writers;
+	mutex_unlock(&v->nodes_lock);
+	return yes;
+}
+
 void vfs_release(struct vfs *v, struct vfs_file *f)
 {
 	struct vfs_node *n = f->node;
@@ -713,6 +726,7 @@ void vfs_release(struct vfs *v, struct vfs_file *f)
 
 	mutex_lock(&v->nodes_lock);
 	last = --n->opens == 0;
+	n->writers -= (f->flags & O_ACCMODE) != O_RDONLY;
 	mutex_unlock(&v->nodes_lock);
 	node_put(n);
 	free(f);

@@ -7,6 +7,7 @@
 
 #include "base/mem.h"
 
+#define DIRTY_EXPIRE_MS 5000u
 #define DAMAGE_REPEAT_NS 10000000000ull
 
 static void on_damage(void *context, uint64_t offset, const char *text)
@@ -171,6 +172,9 @@ static int vfs_init(struct vfs *v, const struct vfs_options *o, char error[IMAGE
 	struct cache_options cache_options = {
 		.limit = MAX(o->cache_limit, (size_t)4 * VFS_READ_MAX),
 		.readahead_threads = o->readahead_threads,
+		/* sync(2) doesn't reach a FUSE filesystem: what is written shall not wait long for a program that does more. */
+		.dirty_expire_ms = o->delta ? DIRTY_EXPIRE_MS : 0,
+		.dirty_interval_ms = o->delta ? DIRTY_EXPIRE_MS / 5 : 0,
 	};
 	const struct image_info *info = image_get_info(v->image);
 	struct image_inode root;

@@ -230,6 +230,9 @@ struct vfs_file;
 int vfs_open(struct vfs *vfs, uint64_t ino, int flags, bool kill_priv, struct vfs_file **ret);
 void vfs_release(struct vfs *vfs, struct vfs_file *file);
 
+/* Has somebody it open for writing? */
+bool vfs_has_writers(struct vfs *vfs, uint64_t ino);
+
 enum {
 	VFS_WRITE_CACHED = 1u << 0, /* from the kernel's page cache, which keeps the times and the size itself */
 	VFS_WRITE_KILL_PRIV = 1u << 1,
