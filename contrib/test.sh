@@ -108,13 +108,13 @@ step "what the explorer has seen"
 show_explored build-test/meson-logs/testlog.txt
 
 step "tests on real mounts"
-tests/check/run -b build-test -s "$logs/check" || true
+tests/check/check -b build-test -s "$logs/check" || true
 if [ -s "$logs/check" ]; then
 	# {"passed": N, "failed": N, "skipped": N}; that nothing could be mounted is a failure there.
 	figure() { sed -n "s/.*\"$1\": \([0-9]*\).*/\1/p" "$logs/check"; }
 	count "$(figure passed)" "$(figure failed)" "$(figure skipped)"
 else
-	echo "test.sh: tests/check/run did not finish"
+	echo "test.sh: tests/check/check did not finish"
 	count 0 1
 fi
 
