@@ -114,7 +114,8 @@ def child(f, *args, uid=None, gid=None, groups=(), wait=True):
                 os.setresgid(*[uid if gid is None else gid] * 3)
                 os.setresuid(*[uid] * 3)
             result = f(*args)
-            os.write(w, repr(result).encode())
+            if wait:
+                os.write(w, repr(result).encode())
         except BaseException:
             traceback.print_exc()
             code = 1
