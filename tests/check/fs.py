@@ -50,7 +50,9 @@ def eq(got, want, *context):
 
 
 def name_of(e):
-    return errno.errorcode.get(e.errno, str(e.errno))
+    """With those names, of two for one number, that the manual pages use."""
+    names = {errno.EOPNOTSUPP: 'EOPNOTSUPP', errno.EDEADLK: 'EDEADLK', errno.EAGAIN: 'EAGAIN'}
+    return names.get(e.errno) or errno.errorcode.get(e.errno, str(e.errno))
 
 
 def outcome(f, *args, **kwargs):
