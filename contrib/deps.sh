@@ -36,6 +36,8 @@ table() {
 	test       setcap            libcap2-bin   libcap         libcap      libcap-progs
 	test       setpriv           util-linux    util-linux     util-linux  util-linux
 	test       mkfs.ext4         e2fsprogs     e2fsprogs      e2fsprogs   e2fsprogs
+	test       make              make          make           make        make
+	test       patch             patch         patch          patch       patch
 	test       tar               tar           tar            tar         tar
 	test       git               git           git-core       git         git-core
 	test       sqlite3           sqlite3       sqlite         sqlite      sqlite3
