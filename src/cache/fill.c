@@ -157,7 +157,7 @@ int unit_find(struct cache_mapping *m, uint64_t unit, struct folio **ret, bool *
 	r = unit_alloc(m, unit, true, &f);
 	if (r < 0)
 		return r;
-	r = index_reserve(&c->nodes, unit, &nodes);
+	r = index_reserve(&c->nodes, &nodes);
 	if (r < 0) {
 		unit_discard(c, f);
 		return r;

@@ -75,14 +75,17 @@ static int pool_grow(struct index_pool *p)
 	return r;
 }
 
-int index_reserve(struct index_pool *p, uint64_t unit, unsigned *ret_nodes)
-{
-	unsigned levels = 1, want;
+/* The most levels that a tree can have. */
+#define LEVELS_MOST DIV_ROUND_UP(64u, CACHE_INDEX_SHIFT)
 
-	while (levels * CACHE_INDEX_SHIFT < 64 && unit >> (levels * CACHE_INDEX_SHIFT))
-		levels++;
-	/* A higher root over what is there, and a way down to the unit beside it. */
-	want = 2 * levels;
+int index_reserve(struct index_pool *p, unsigned *ret_nodes)
+{
+	/*
+	 * A higher root over what is there, and a way down from it, beside all that is there. How high the root is, is not known before the
+	 * lock is held: a low unit may come into a high tree.
+	 */
+	const unsigned want = 2 * LEVELS_MOST;
+
 	for (;;) {
 		bool enough;
 		int r;

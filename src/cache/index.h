@@ -51,8 +51,8 @@ struct index {
 int index_pool_init(struct index_pool *pool);
 void index_pool_destroy(struct index_pool *pool);
 
-/* Promises the nodes that inserting `unit` may need; how many goes to index_unreserve() with those not used. Sleeps. */
-int index_reserve(struct index_pool *pool, uint64_t unit, unsigned *ret_nodes);
+/* Promises the nodes that inserting a unit may need; how many goes to index_unreserve() with those not used. Sleeps. */
+int index_reserve(struct index_pool *pool, unsigned *ret_nodes);
 void index_unreserve(struct index_pool *pool, unsigned nodes);
 
 /* Without a lock: the frame, or FRAME_NONE; perhaps of a folio that has just left, or of another unit. */

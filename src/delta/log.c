@@ -238,7 +238,7 @@ int log_walk(struct delta *d, bool take, int (*frame)(void *context, const struc
 {
 	_cleanup_free_ uint8_t *buf = NULL;
 	struct log *log = &d->log;
-	uint64_t pos = log->tail, sequence = log->sequence, previous = log->previous, used = 0;
+	uint64_t pos = log->tail, sequence = log->sequence, previous = log->previous, used = 0, limit = 0;
 	size_t capacity = 0, total = 0;
 	int r;
 
@@ -249,6 +249,7 @@ int log_walk(struct delta *d, bool take, int (*frame)(void *context, const struc
 		/* Where not even a header fits, the next frame is at the beginning. */
 		if (log->bytes - pos < sizeof(*f)) {
 			used += log->bytes - pos;
+			limit = log->bytes;
 			pos = 0;
 		}
 		r = frame_read(d, pos, sequence, previous, &buf, &capacity, &total);
@@ -271,7 +272,9 @@ int log_walk(struct delta *d, bool take, int (*frame)(void *context, const struc
 		previous = pinfs_get64(f->checksum);
 		sequence++;
 		if (pinfs_get32(f->flags) & PINFS_DELTA_FRAME_WRAP) {
-			used += log->bytes - pos;
+			/* So large was the log then; it doesn't grow while frames lie in front of its head. */
+			limit = MIN(align_up(pos + total, LIMIT_STEP), log->bytes);
+			used += limit - pos;
 			pos = 0;
 		} else {
 			used += align_up(total, FRAME_ALIGN);
@@ -285,8 +288,10 @@ int log_walk(struct delta *d, bool take, int (*frame)(void *context, const struc
 			pos = 0;
 		log->head = pos;
 		log->used = used;
-		/* It was at least so large. */
-		log->limit = MIN(MAX(align_up(MAX(pos, log->ready), LIMIT_STEP), (uint64_t)LIMIT_STEP), log->bytes);
+		/* Without a turn: it was at least so large. */
+		if (!limit)
+			limit = MIN(MAX(align_up(MAX(pos, log->ready), LIMIT_STEP), (uint64_t)LIMIT_STEP), log->bytes);
+		log->limit = limit;
 		log->sequence = sequence;
 		log->previous = previous;
 		return store_read(d->store, log->first + align_down(pos, PINFS_PAGE_SIZE), log->page, PINFS_PAGE_SIZE);

@@ -133,6 +133,9 @@ void op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset, struct f
 		reply_error(req, r);
 		return;
 	}
+	/* Before the reply: who asks for it then gets it. */
+	if (s->writable && !(fi->flags & O_NOATIME))
+		vfs_accessed(s->vfs, ino);
 	if (read.count)
 		fuse_reply_iov(req, read.iov, (int)read.count);
 	else

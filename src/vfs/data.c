@@ -89,11 +89,21 @@ static void node_read(void *owner, uint64_t first, unsigned count, struct cache_
 	}
 }
 
+static void promise(struct vfs_node *n, int64_t pages)
+{
+	mutex_lock(&n->vfs->nodes_lock);
+	n->promised += (uint64_t)pages;
+	mutex_unlock(&n->vfs->nodes_lock);
+}
+
 static int node_mkwrite(void *owner, uint64_t page, unsigned count)
 {
 	struct vfs_node *n = owner;
+	int r = delta_reserve(n->vfs->delta, count);
 
-	return delta_reserve(n->vfs->delta, count);
+	if (r == 0)
+		promise(n, count);
+	return r;
 }
 
 static void node_mkwrite_undo(void *owner, uint64_t page, unsigned count)
@@ -101,6 +111,7 @@ static void node_mkwrite_undo(void *owner, uint64_t page, unsigned count)
 	struct vfs_node *n = owner;
 
 	delta_unreserve(n->vfs->delta, count);
+	promise(n, -(int64_t)count);
 }
 
 /* Pages of the file that are the image's stop being shown: what stat(2) says of its blocks. */
@@ -130,7 +141,7 @@ static int written_update(void *context, struct delta_inode *i, uint64_t end)
 	mutex_lock(&n->vfs->nodes_lock);
 	if (n->mtime_dirty) {
 		i->mtime = n->mtime;
-		i->ctime = n->ctime;
+		i->ctime = later(n->ctime, i->ctime);
 		n->mtime_dirty = false;
 	}
 	mutex_unlock(&n->vfs->nodes_lock);
@@ -176,6 +187,8 @@ static int node_writeback(void *owner, const struct cache_write *cw)
 		delta_unreserve(v->delta, cw->count);
 		r = 0;
 	}
+	if (r == 0)
+		promise(n, -(int64_t)cw->count);
 	return r;
 }
 

@@ -240,14 +240,22 @@ static int own_pages(struct vfs *v, struct vfs_inode *inode, struct vfs_node **r
 	return r;
 }
 
-/* relatime: when it was read last is noted if that tells something new. */
-static void note_access(struct vfs *v, const struct vfs_inode *inode)
+void vfs_accessed(struct vfs *v, uint64_t ino)
 {
-	const struct delta_inode *i = &inode->i;
 	struct timespec now = time_now();
+	struct vfs_inode inode;
+	const struct delta_inode *i = &inode.i;
 	struct vfs_node *n;
+	int r;
 
-	if (v->options.atime == VFS_NOATIME || i->flags & FS_NOATIME_FL)
+	if (!vfs_writable(v) || v->options.atime == VFS_NOATIME)
+		return;
+	vfs_lock(v);
+	r = inode_load(v, ino, &inode);
+	vfs_unlock(v);
+	if (r < 0 || (v->options.nodiratime && S_ISDIR(i->mode)))
+		return;
+	if (i->flags & FS_NOATIME_FL)
 		return;
 	if (v->options.atime == VFS_RELATIME && i->atime.tv_sec + 86400 > now.tv_sec &&
 		(i->atime.tv_sec > i->mtime.tv_sec || (i->atime.tv_sec == i->mtime.tv_sec && i->atime.tv_nsec > i->mtime.tv_nsec)) &&
@@ -284,7 +292,6 @@ int vfs_read_begin(struct vfs *v, uint64_t ino, uint64_t offset, size_t len, str
 		r = delta_failed(v->delta) == -ESHUTDOWN ? -EIO : own_pages(v, &inode, &n);
 		if (r < 0)
 			return r;
-		note_access(v, &inode);
 	}
 	if (n) {
 		r = read_pages(v, n, offset, len, ret);

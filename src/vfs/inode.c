@@ -22,8 +22,7 @@ struct timespec time_now(void)
 {
 	struct timespec t;
 
-	/* As the kernel's own filesystems: cheap, and as fine as a tick. */
-	clock_gettime(CLOCK_REALTIME_COARSE, &t);
+	clock_gettime(CLOCK_REALTIME, &t);
 	return t;
 }
 
@@ -52,7 +51,12 @@ static void from_image(const struct image_inode *image, struct delta_inode *ret)
 	};
 }
 
-/* What the node knows better. */
+struct timespec later(struct timespec a, struct timespec b)
+{
+	return a.tv_sec > b.tv_sec || (a.tv_sec == b.tv_sec && a.tv_nsec > b.tv_nsec) ? a : b;
+}
+
+/* What the node knows better; other changes of the inode may have been later than its. */
 static void overlay(struct vfs *v, struct vfs_inode *inode)
 {
 	struct vfs_node *n;
@@ -62,9 +66,11 @@ static void overlay(struct vfs *v, struct vfs_inode *inode)
 		;
 	if (n && n->mapping)
 		inode->size = cache_size(n->mapping);
+	if (n)
+		inode->promised = n->promised;
 	if (n && n->mtime_dirty) {
 		inode->i.mtime = n->mtime;
-		inode->i.ctime = n->ctime;
+		inode->i.ctime = later(n->ctime, inode->i.ctime);
 	}
 	if (n && n->atime_dirty)
 		inode->i.atime = n->atime;
@@ -149,7 +155,7 @@ void inode_stat(const struct vfs *v, const struct vfs_inode *in, struct stat *re
 {
 	const struct delta_inode *i = &in->i;
 	/* What is not in the delta has its own number of blocks, down to half a KiB. */
-	uint64_t blocks = in->in_delta ? (i->pages + i->image_pages) * (PINFS_PAGE_SIZE / 512) :
+	uint64_t blocks = in->in_delta ? (i->pages + i->image_pages + in->promised) * (PINFS_PAGE_SIZE / 512) :
 					 DIV_ROUND_UP(in->image.alloc, 512);
 
 	*ret = (struct stat){

@@ -22,6 +22,7 @@ struct vfs_node {
 	unsigned users; /* who work on it, and open files */
 	unsigned opens, writers; /* open files; those that can be written */
 	unsigned syncing; /* who wait for its content to be durable */
+	uint64_t promised; /* pages that are or become dirty, and have no place so far */
 	struct cache_mapping *mapping; /* set once, under lock; NULL: all of its content is in the image, or it is empty */
 	/* Times that the delta doesn't know so far. */
 	bool mtime_dirty, atime_dirty;
@@ -98,6 +99,7 @@ int vfs_damaged(struct vfs *vfs, const struct image_inode *inode, const char *wh
 struct vfs_inode {
 	struct delta_inode i; /* as the delta has it, or would; size: what is on the disk */
 	uint64_t size;	      /* as programs see it */
+	uint64_t promised;    /* pages that will be part of it */
 	bool in_delta;
 	bool has_image;
 	struct image_inode image;
@@ -116,6 +118,7 @@ void vfs_unlock(struct vfs *vfs);
 /* Has it content in the delta? */
 int inode_has_extents(struct vfs *vfs, const struct vfs_inode *inode, bool *ret);
 struct timespec time_now(void);
+struct timespec later(struct timespec a, struct timespec b);
 /* -EPERM: it is immutable, or only takes appended bytes. */
 int inode_may_change(const struct vfs_inode *inode);
 

@@ -120,6 +120,19 @@ int xattrs_own(struct vfs *v, struct vfs_inode *inode)
 	return n < 0 ? (int)n : r;
 }
 
+/* -EOPNOTSUPP: not in a namespace that we have. -EINVAL: nothing but a namespace. */
+static int check_namespace(const char *name)
+{
+	static const char *const prefixes[] = {"user.", "trusted.", "security."};
+
+	if (is_acl(name))
+		return 0;
+	for (size_t i = 0; i < ARRAY_SIZE(prefixes); i++)
+		if (!strncmp(name, prefixes[i], strlen(prefixes[i])))
+			return name[strlen(prefixes[i])] ? 0 : -EINVAL;
+	return -EOPNOTSUPP;
+}
+
 /* A new access ACL has the mode say the same; one that the mode says already isn't kept. 1: so it was. */
 static int apply_acl(struct vfs *v, struct vfs_inode *inode, const char *name, const void *value, size_t size, bool kill_sgid)
 {
@@ -192,6 +205,9 @@ int vfs_setxattr(struct vfs *v, uint64_t ino, const char *name, const void *valu
 		return -EROFS;
 	if (!*name || strlen(name) > PINFS_XATTR_NAME_MAX)
 		return -ERANGE;
+	r = check_namespace(name);
+	if (r < 0)
+		return r;
 	if (size > PINFS_XATTR_VALUE_MAX)
 		return -E2BIG;
 	if (is_acl(name) && size) {
@@ -232,6 +248,11 @@ int vfs_removexattr(struct vfs *v, uint64_t ino, const char *name)
 	if (r == 0 && inode.i.flags & (FS_IMMUTABLE_FL | FS_APPEND_FL))
 		r = -EPERM;
 	n = r < 0 ? r : xattr_get(v, &inode, name, NULL, 0);
+	/* To have no ACL is what was asked for. */
+	if (n == -ENODATA && is_acl(name)) {
+		delta_abort(v->delta);
+		return 0;
+	}
 	r = n < 0 ? (int)n : xattrs_own(v, &inode);
 	if (r == 0)
 		r = delta_xattr_delete(v->delta, ino, name);

@@ -25,7 +25,7 @@ static void insert(uint64_t unit, uint32_t frame)
 {
 	unsigned nodes;
 
-	must(index_reserve(&pool, unit, &nodes) == 0);
+	must(index_reserve(&pool, &nodes) == 0);
 	mutex_lock(&lock);
 	index_insert_locked(&pool, &tree, unit, frame, &nodes);
 	mutex_unlock(&lock);
@@ -55,6 +55,21 @@ static uint64_t unit_of(unsigned i)
 	static const uint64_t bases[] = {0, 60, 4090, 1ull << 20, (1ull << 40) - 3, 1ull << 51, UINT64_MAX - 40};
 
 	return bases[i / 32 % ARRAY_SIZE(bases)] + i % 32;
+}
+
+/* A way down from a high root, all of it new: each time. */
+static void a_low_unit_comes_into_a_high_tree(void **state)
+{
+	for (unsigned shift = 0; shift < 64; shift += 3) {
+		for (unsigned low = 0; low < shift; low += 5) {
+			insert(1ull << shift, 1);
+			insert((1ull << low) - 1, 2);
+			assert_int_equal(index_find(&pool, &tree, (1ull << low) - 1), 2);
+			assert_int_equal(index_find(&pool, &tree, 1ull << shift), 1);
+			take((1ull << low) - 1);
+			take(1ull << shift);
+		}
+	}
 }
 
 static void it_is_what_an_array_is(void **state)
@@ -172,6 +187,7 @@ static void readers_take_no_lock(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(a_low_unit_comes_into_a_high_tree),
 		cmocka_unit_test(it_is_what_an_array_is),
 		cmocka_unit_test(dense_units_cost_little),
 		cmocka_unit_test(readers_take_no_lock),
