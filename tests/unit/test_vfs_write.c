@@ -445,13 +445,13 @@ static void op_make(struct model *md)
 	if (r < 0)
 		return;
 	must(!by_ino(md, st.st_ino));
-	must(st.st_uid == 1 && st.st_gid == 2);
+	must(st.st_uid == 1 && st.st_gid == (dir->mode & S_ISGID ? dir->gid : 2));
 	n = mnode_new(md, &st);
 	n->known = 1;
 	if (kind == 1)
 		strcpy(n->target, target);
 	else
-		must((st.st_mode & 07777) == (mode & ~022u));
+		must((st.st_mode & 07777) == ((mode & ~022u) | (kind == 0 ? dir->mode & S_ISGID : 0)));
 	n->parent = dir;
 	must(st.st_nlink == (kind == 0 ? 2 : 1));
 	dir->names[i] = n;
