@@ -307,8 +307,11 @@ static int cut_hole(struct vfs_node *n, uint64_t first, uint64_t end)
 			count_image_pages(&inode.i, from, done);
 			r = delta_extent_hole(v->delta, &inode.i, from, MIN(done, image_end) - from);
 		}
-		if (r == 0)
+		if (r == 0) {
+			/* No page that leaves here will be written any more and bring the size with it. */
+			inode.i.size = MAX(inode.i.size, MIN(done * PINFS_PAGE_SIZE, inode.size));
 			r = inode_store(v, &inode);
+		}
 		if (r < 0)
 			delta_abort(v->delta);
 		else
