@@ -367,7 +367,10 @@ void delta_account(struct delta *d)
 	size_t len;
 	int r;
 
-	must(delta_checkpoint(d) == 0);
+	r = delta_checkpoint(d);
+	if (r < 0)
+		fprintf(stderr, "no checkpoint: %s\n", strerror(-r));
+	must(r == 0);
 	delta_lock(d);
 	/* Somebody was quicker: nodes that are dirty have no place to be counted. */
 	if (tree_dirty(d->tree)) {

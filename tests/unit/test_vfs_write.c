@@ -23,6 +23,10 @@
 #define NAMES 12u
 #define XATTRS 6u
 
+/* PINFS_TRACE=1: every operation on content. */
+static bool tracing;
+#define trace(...) do { if (tracing) fprintf(stderr, __VA_ARGS__); } while (0)
+
 static char *image_path;
 static const struct vfs_cred cred = {.uid = 1, .gid = 2, .umask = 022};
 
@@ -32,6 +36,7 @@ static int setup(void **state)
 	_cleanup_free_ uint8_t *buf = malloc(FILE_MOST);
 	struct rng rng = {99};
 
+	tracing = getenv("PINFS_TRACE");
 	log_init("test_vfs_write", LOG_LEVEL_ERROR);
 	for (size_t i = 0; i < ARRAY_SIZE(dirs); i++) {
 		_cleanup_free_ char *dir = temp_path(dirs[i]), *name = NULL, *other = NULL, *link_name = NULL;
@@ -302,6 +307,8 @@ static void compare_node(struct model *md, struct mnode *n)
 	must(vfs_getattr(md->v, n->ino, &st) == 0);
 	if (st.st_mode != n->mode || st.st_nlink != n->nlink)
 		fprintf(stderr, "inode %ju: mode %o, links %u; not %o, %u\n", (uintmax_t)n->ino, st.st_mode, (unsigned)st.st_nlink, n->mode, n->nlink);
+	if (S_ISREG(n->mode) && (uint64_t)st.st_size != n->size)
+		fprintf(stderr, "inode %ju: size %ju, not %ju\n", (uintmax_t)n->ino, (uintmax_t)st.st_size, (uintmax_t)n->size);
 	must(st.st_mode == n->mode && st.st_nlink == n->nlink && st.st_uid == n->uid && st.st_gid == n->gid);
 	if (S_ISREG(n->mode)) {
 		must((uint64_t)st.st_size == n->size);
@@ -688,6 +695,7 @@ static void op_write(struct model *md)
 	if (!len)
 		return;
 	some_bytes(&md->rng, md->buf, len);
+	trace("%ju: write %x [%ju, +%zu)\n", (uintmax_t)n->ino, flags, (uintmax_t)offset, len);
 	must(vfs_write(md->v, n->ino, flags & VFS_WRITE_APPEND ? 77 : offset, md->buf, len, flags) == (ssize_t)len);
 	memcpy(n->data + offset, md->buf, len);
 	n->size = MAX(n->size, offset + len);
@@ -710,6 +718,7 @@ static void op_truncate(struct model *md)
 	set.size = rng_below(&md->rng, 3) ? rng_below(&md->rng, n->size + 1) : rng_below(&md->rng, FILE_MOST);
 	if (rng_below(&md->rng, 4) == 0)
 		set.size -= set.size % PAGE;
+	trace("%ju: truncate %ju -> %ju\n", (uintmax_t)n->ino, (uintmax_t)n->size, (uintmax_t)set.size);
 	must(vfs_setattr(md->v, n->ino, &set, &st) == 0);
 	must((uint64_t)st.st_size == set.size);
 	if (set.size < n->size)
@@ -729,6 +738,7 @@ static void op_fallocate(struct model *md)
 	if (!n)
 		return;
 	some_range(md, &offset, &len);
+	trace("%ju: fallocate %x [%ju, +%zu) of %ju\n", (uintmax_t)n->ino, mode, (uintmax_t)offset, len, (uintmax_t)n->size);
 	must(vfs_fallocate(md->v, n->ino, mode, offset, len) == 0);
 	if (mode & (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_ZERO_RANGE) && offset < n->size)
 		memset(n->data + offset, 0, MIN((uint64_t)len, n->size - offset));
@@ -753,6 +763,7 @@ static void op_copy(struct model *md)
 	if (rng_below(&md->rng, 2))
 		from -= from % PAGE, to -= to % PAGE, len = align_down(len, PAGE);
 	want = from < a->size ? (size_t)MIN((uint64_t)len, a->size - from) : 0;
+	trace("%ju: copy %ju [%ju, +%zu) to %ju of %ju\n", (uintmax_t)b->ino, (uintmax_t)a->ino, (uintmax_t)from, len, (uintmax_t)to, (uintmax_t)b->size);
 	n = vfs_copy_range(md->v, a->ino, from, b->ino, to, len);
 	if (n != (ssize_t)want)
 		fprintf(stderr, "copied %zd of %zu\n", n, want);
@@ -901,6 +912,7 @@ static void op_fsync(struct model *md)
 {
 	struct mnode *n = any(md, is_any);
 
+	trace("%ju: fsync\n", (uintmax_t)n->ino);
 	must(vfs_fsync(md->v, n->ino, n->file, rng_below(&md->rng, 2)) == 0);
 	n->dirty = false;
 }
@@ -929,6 +941,7 @@ static void op_remount(struct model *md)
 	for (unsigned i = md->count; i-- > 0;)
 		if (is_gone(md->nodes[i]))
 			mnode_check_gone(md, md->nodes[i]);
+	trace("remount %d\n", sync);
 	if (sync)
 		must(vfs_sync(md->v) == 0);
 	vfs_free(md->v);
