@@ -243,6 +243,10 @@ static int place_locked(struct writer *w, unsigned first, unsigned *ret)
 	for (unsigned i = first; i < w->count; i++)
 		want += w->pieces[i].stored_pages;
 	got = want ? space_alloc(d->space, want, MAX(w->pieces[first].stored_pages, 1u), &start) : 0;
+	/* The promised pages lie scattered: others perhaps don't. */
+	if (want && !got && w->pieces[first].stored_pages > 1 &&
+		space_alloc_run(d->space, w->pieces[first].stored_pages, &start) == 0)
+		got = w->pieces[first].stored_pages;
 	while (n < w->count && w->pieces[n].stored_pages <= got) {
 		w->pieces[n].e.start = pinfs_put64(start);
 		start += w->pieces[n].stored_pages;
@@ -343,18 +347,19 @@ static int refer(struct writer *w, unsigned first, unsigned n, bool in_place)
 	return delta_commit(d);
 }
 
-/* Content at new places: one group. */
-static int write_group(struct writer *w, unsigned first, unsigned n)
+/* Content at new places, in pieces of at most `chunk` pages. *ret_done: how many pages are there. 1: the next piece finds no place. */
+static int write_pieces(struct writer *w, unsigned first, unsigned n, unsigned chunk, unsigned *ret_done)
 {
 	uint8_t *to = w->buf;
 	unsigned done = 0;
 	int r = 0;
 
+	*ret_done = 0;
 	w->count = 0;
 	for (unsigned i = 0, m; i < n; i += m) {
 		uint64_t page = w->w->page + first + i;
 
-		m = (unsigned)MIN((uint64_t)(n - i), CHUNK - page % CHUNK);
+		m = (unsigned)MIN((uint64_t)(n - i), chunk - page % chunk);
 		encode(w, first + i, m, to, &w->pieces[w->count]);
 		to += (size_t)w->pieces[w->count].stored_pages * PINFS_PAGE_SIZE;
 		w->count++;
@@ -364,7 +369,7 @@ static int write_group(struct writer *w, unsigned first, unsigned n)
 
 		r = place(w, done, &m);
 		if (r < 0)
-			return r;
+			return r == -ENOSPC ? 1 : r;
 		r = write_bytes(w, done, m);
 		if (r == 0)
 			r = refer(w, done, m, false);
@@ -373,9 +378,24 @@ static int write_group(struct writer *w, unsigned first, unsigned n)
 			unplace(w, done, m);
 			mutex_unlock(&w->d->lock);
 		}
-		done += m;
+		for (; r == 0 && m; m--)
+			*ret_done += w->pieces[done++].pages;
 	}
 	return r;
+}
+
+/* One group. Each page has a promised one: in pieces that are small enough all of them find a place, however scattered those lie. */
+static int write_group(struct writer *w, unsigned first, unsigned n)
+{
+	unsigned end = first + n, chunk = CHUNK, done;
+	int r;
+
+	do {
+		r = write_pieces(w, first, end - first, chunk, &done);
+		first += done;
+		chunk /= 2;
+	} while (r == 1 && chunk);
+	return r == 1 ? -ENOSPC : r;
 }
 
 /* Pages that have places of their own already. */
@@ -570,7 +590,11 @@ static int settle_pages(struct writer *w, struct delta_inode *inode, uint64_t pa
 		if (r < 0 || !write.count)
 			continue;
 		encode(w, 0, write.count, w->buf, &w->pieces[w->count++]);
-		r = place_locked(w, w->count - 1, &placed);
+		/* In smaller pieces, if that is what there is. */
+		while ((r = place_locked(w, w->count - 1, &placed)) == -ENOSPC && write.count > 1) {
+			write.count /= 2;
+			encode(w, 0, write.count, w->buf, &w->pieces[w->count - 1]);
+		}
 		if (r < 0) {
 			w->count--;
 			break;
