@@ -1025,12 +1025,591 @@ static void so_it_is_with_little_memory_and_short_writes(void **state)
 	run_seeds(100, 3, 1000, 1, 10);
 }
 
+/* ---- single behaviours ---- */
+
+static uint64_t make_file(struct vfs *v, const char *name)
+{
+	struct stat st;
+
+	must(vfs_mknod(v, VFS_ROOT_INO, name, S_IFREG | 0644, 0, &cred, &st) == 0);
+	return st.st_ino;
+}
+
+static uint64_t find(struct vfs *v, const char *name)
+{
+	struct stat st;
+
+	must(vfs_lookup(v, VFS_ROOT_INO, name, &st) == 0);
+	return st.st_ino;
+}
+
+static void fill(struct rng *rng, struct vfs *v, uint64_t ino, uint64_t offset, uint8_t *buf, size_t len)
+{
+	rng_bytes(rng, buf, len);
+	must(vfs_write(v, ino, offset, buf, len, 0) == (ssize_t)len);
+}
+
+static bool file_is(struct vfs *v, uint64_t ino, const uint8_t *want, size_t len)
+{
+	_cleanup_free_ uint8_t *buf = malloc(len + 1);
+
+	must(buf);
+	return read_all(v, ino, 0, len + 1, buf) == (ssize_t)len && !memcmp(buf, want, len);
+}
+
+static uint64_t live_pages(struct vfs *v)
+{
+	struct delta_info info;
+
+	must(vfs_sync(v) == 0);
+	must(delta_checkpoint(vfs_delta(v)) == 0);
+	delta_get_info(vfs_delta(v), &info);
+	return info.live_pages;
+}
+
+static void a_size_stays_when_the_pages_that_brought_it_are_punched(void **state)
+{
+	static const uint8_t zeroes[3 * PAGE];
+	uint8_t buf[3 * PAGE];
+	struct rng rng = {1};
+	struct memstore m;
+	struct vfs *v;
+	uint64_t ino;
+
+	memstore_init(&m, 0);
+	v = open_on(&m, 8u << 20, 0);
+	ino = make_file(v, "f");
+	fill(&rng, v, ino, 0, buf, sizeof(buf));
+	assert_int_equal(vfs_fallocate(v, ino, FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE, 0, sizeof(buf)), 0);
+	assert_int_equal(vfs_fsync(v, ino, NULL, false), 0);
+	vfs_free(v);
+	v = open_on(&m, 8u << 20, 0);
+	assert_true(file_is(v, find(v, "f"), zeroes, sizeof(zeroes)));
+	vfs_free(v);
+	memstore_destroy(&m);
+}
+
+/* The blocks of a file of the image that is partly overwritten, again and again, are those that it has. */
+static void blocks_are_counted_once_however_often_a_page_is_written(void **state)
+{
+	struct vfs_setattr cut = {.valid = VFS_SET_SIZE};
+	struct stat before, after;
+	uint8_t buf[PAGE];
+	struct rng rng = {2};
+	struct memstore m;
+	struct vfs *v;
+	uint64_t ino;
+
+	memstore_init(&m, 0);
+	v = open_on(&m, 8u << 20, 0);
+	ino = find(v, "n8");
+	assert_int_equal(vfs_getattr(v, ino, &before), 0);
+	assert_true(before.st_size > 10 * (off_t)PAGE);
+	for (unsigned i = 0; i < 5; i++) {
+		fill(&rng, v, ino, 0, buf, sizeof(buf));
+		assert_int_equal(vfs_fsync(v, ino, NULL, false), 0);
+	}
+	assert_int_equal(delta_checkpoint(vfs_delta(v)), 0);
+	assert_int_equal(vfs_getattr(v, ino, &after), 0);
+	assert_in_range(after.st_blocks, before.st_blocks - 8, before.st_blocks + 8);
+	/* Twice the same hole. */
+	for (unsigned i = 0; i < 2; i++)
+		assert_int_equal(vfs_fallocate(v, ino, FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE, PAGE, 4 * PAGE), 0);
+	assert_int_equal(vfs_getattr(v, ino, &after), 0);
+	assert_in_range(after.st_blocks, before.st_blocks - 40, before.st_blocks - 24);
+	assert_int_equal(vfs_setattr(v, ino, &cut, &after), 0);
+	assert_int_equal(after.st_blocks, 0);
+	vfs_free(v);
+	memstore_destroy(&m);
+}
+
+static void a_file_without_name_lives_as_long_as_somebody_knows_it(void **state)
+{
+	_cleanup_free_ uint8_t *buf = malloc(64 * PAGE);
+	struct rng rng = {3};
+	struct vfs_file *f;
+	struct memstore m;
+	struct stat st;
+	uint64_t ino, base, full;
+	struct vfs *v;
+
+	memstore_init(&m, 0);
+	v = open_on(&m, 8u << 20, 0);
+	make_file(v, "other");
+	base = live_pages(v);
+	for (unsigned how = 0; how < 4; how++) {
+		ino = make_file(v, "f");
+		fill(&rng, v, ino, 0, buf, 64 * PAGE);
+		full = live_pages(v);
+		assert_true(full >= base + 64);
+		assert_int_equal(vfs_open(v, ino, O_RDWR, false, &f), 0);
+		assert_int_equal(find(v, "f"), ino);
+		/* By its own unlink, or by what is renamed over it. */
+		if (how % 2) {
+			assert_int_equal(vfs_unlink(v, VFS_ROOT_INO, "f"), 0);
+		} else {
+			vfs_forget(v, make_file(v, "g"), 1);
+			assert_int_equal(vfs_rename(v, VFS_ROOT_INO, "g", VFS_ROOT_INO, "f", 0, &cred), 0);
+			assert_int_equal(vfs_unlink(v, VFS_ROOT_INO, "f"), 0);
+		}
+		assert_true(live_pages(v) + 8 >= full);
+		assert_true(file_is(v, ino, buf, 64 * PAGE));
+		if (how < 2) {
+			vfs_forget(v, ino, 1);
+			assert_int_equal(vfs_getattr(v, ino, &st), 0);
+			vfs_forget(v, ino, 1);
+			assert_int_equal(vfs_getattr(v, ino, &st), 0);
+			vfs_release(v, f);
+		} else {
+			vfs_release(v, f);
+			assert_int_equal(vfs_getattr(v, ino, &st), 0);
+			vfs_forget(v, ino, 2);
+		}
+		assert_int_equal(vfs_getattr(v, ino, &st), -ENOENT);
+		assert_true(live_pages(v) <= base + 8);
+		delta_account(vfs_delta(v));
+	}
+	vfs_free(v);
+	memstore_destroy(&m);
+}
+
+static void a_name_that_was_not_made_leaves_nothing_known(void **state)
+{
+	struct memstore m;
+	struct stat st;
+	uint64_t ino;
+	struct vfs *v;
+	int r = 0;
+
+	memstore_init(&m, 0);
+	v = open_on(&m, 8u << 20, 0);
+	/* The log can't be written: nothing is lost by that, if there was no room. */
+	memstore_fail(&m, MEM_WRITE, 1, -ENOSPC, true);
+	r = vfs_mknod(v, VFS_ROOT_INO, "f", S_IFREG | 0644, 0, &cred, &st);
+	memstore_fail(&m, MEM_WRITE, 0, 0, false);
+	assert_int_equal(r, -ENOSPC);
+	assert_int_equal(vfs_lookup(v, VFS_ROOT_INO, "f", &st), -ENOENT);
+	ino = make_file(v, "f");
+	assert_int_equal(vfs_unlink(v, VFS_ROOT_INO, "f"), 0);
+	assert_int_equal(vfs_getattr(v, ino, &st), 0);
+	vfs_forget(v, ino, 1);
+	assert_int_equal(vfs_getattr(v, ino, &st), -ENOENT);
+	vfs_free(v);
+	memstore_destroy(&m);
+}
+
+static void each_open_file_hears_once_of_a_failed_writeback(void **state)
+{
+	enum { LEN = 40 * PAGE };
+	_cleanup_free_ uint8_t *buf = malloc(LEN);
+	struct vfs_file *a, *b, *late;
+	struct rng rng = {4};
+	struct memstore m;
+	struct vfs *v;
+	uint64_t ino;
+
+	memstore_init(&m, 0);
+	v = open_on(&m, 8u << 20, 0);
+	ino = make_file(v, "f");
+	assert_int_equal(vfs_open(v, ino, O_RDWR, false, &a), 0);
+	assert_int_equal(vfs_open(v, ino, O_RDONLY, false, &b), 0);
+	fill(&rng, v, ino, 0, buf, LEN);
+	memstore_fail(&m, MEM_WRITE, 1, -EIO, false);
+	assert_int_equal(vfs_fsync(v, ino, a, false), -EIO);
+	assert_int_equal(vfs_open(v, ino, O_RDWR, false, &late), 0);
+	assert_int_equal(vfs_fsync(v, ino, a, false), 0);
+	assert_int_equal(vfs_fsync(v, ino, a, false), 0);
+	assert_int_equal(vfs_fsync(v, ino, b, false), -EIO);
+	assert_int_equal(vfs_fsync(v, ino, b, false), 0);
+	/* Somebody has heard of it before it was opened. */
+	assert_int_equal(vfs_fsync(v, ino, late, false), 0);
+	assert_false(vfs_failed(v));
+	vfs_release(v, a);
+	vfs_release(v, b);
+	vfs_release(v, late);
+	vfs_free(v);
+	v = open_on(&m, 8u << 20, 0);
+	assert_true(file_is(v, find(v, "f"), buf, LEN));
+	vfs_free(v);
+	memstore_destroy(&m);
+}
+
+/* After any failure: what was synced before is there, and the vfs is one that can be read, and mounted again. */
+static void after_failure(enum memstore_op op, unsigned nth, int error, bool forever)
+{
+	enum { FILES = 4, LEN = 30 * PAGE };
+	uint8_t *now[FILES], *synced[FILES], *buf = malloc(LEN);
+	bool clean[FILES] = {0}, any_synced[FILES] = {0};
+	struct rng rng = {nth * 7 + (uint64_t)op};
+	uint64_t ino[FILES];
+	struct memstore m;
+	struct vfs *v;
+	bool failed = false;
+
+	memstore_init(&m, 0);
+	v = open_on(&m, 4u << 20, 0);
+	for (unsigned i = 0; i < FILES; i++) {
+		char name[8];
+
+		snprintf(name, sizeof(name), "f%u", i);
+		now[i] = calloc(1, LEN);
+		synced[i] = calloc(1, LEN);
+		ino[i] = make_file(v, name);
+	}
+	must(vfs_sync(v) == 0);
+	memstore_fail(&m, op, nth, error, forever);
+	for (unsigned step = 0; step < 60; step++) {
+		unsigned i = (unsigned)rng_below(&rng, FILES);
+		size_t offset = (size_t)rng_below(&rng, LEN), len = 1 + (size_t)rng_below(&rng, rng_below(&rng, 2) ? LEN - offset : MIN(LEN - offset, (size_t)3000));
+		ssize_t n;
+
+		rng_text(&rng, buf, len);
+		n = vfs_write(v, ino[i], offset, buf, len, 0);
+		must(n == (ssize_t)len || n < 0 || vfs_failed(v) || error);
+		if (n > 0) {
+			memcpy(now[i] + offset, buf, (size_t)n);
+			clean[i] = false;
+		}
+		if (n != (ssize_t)len)
+			failed = true;
+		if (step % 3 == 0) {
+			int r = vfs_fsync(v, ino[i], NULL, false);
+
+			if (r == 0) {
+				clean[i] = any_synced[i] = true;
+				memcpy(synced[i], now[i], LEN);
+			}
+			must(r == 0 || !vfs_failed(v) || vfs_fsync(v, ino[i], NULL, false) < 0);
+			failed |= r < 0;
+		}
+		if (step % 17 == 16)
+			failed |= delta_checkpoint(vfs_delta(v)) < 0;
+	}
+	memstore_fail(&m, op, 0, 0, false);
+	/* What can be read is what was written; unless the disk has failed: then perhaps it can't be read. */
+	for (unsigned i = 0; i < FILES; i++) {
+		ssize_t n = read_all(v, ino[i], 0, LEN, buf);
+
+		must(n >= 0);
+		must(!memcmp(buf, now[i], (size_t)n));
+	}
+	if (!vfs_failed(v)) {
+		for (unsigned i = 0; i < FILES; i++)
+			must(vfs_fsync(v, ino[i], NULL, false) == 0);
+		must(vfs_sync(v) == 0);
+		delta_account(vfs_delta(v));
+		for (unsigned i = 0; i < FILES; i++) {
+			memcpy(synced[i], now[i], LEN);
+			clean[i] = any_synced[i] = true;
+		}
+	} else {
+		must(failed);
+	}
+	vfs_free(v);
+	v = open_on(&m, 4u << 20, 0);
+	for (unsigned i = 0; i < FILES; i++) {
+		char name[8];
+		ssize_t n;
+
+		snprintf(name, sizeof(name), "f%u", i);
+		memset(buf, 0, LEN);
+		n = read_all(v, find(v, name), 0, LEN, buf);
+		must(n >= 0);
+		/* Newer bytes may be there, too. */
+		for (size_t at = 0; any_synced[i] && at < LEN; at++)
+			must(buf[at] == synced[i][at] || (!clean[i] && buf[at] == now[i][at]) || !clean[i]);
+	}
+	delta_account(vfs_delta(v));
+	vfs_free(v);
+	memstore_destroy(&m);
+	for (unsigned i = 0; i < FILES; i++) {
+		free(now[i]);
+		free(synced[i]);
+	}
+	free(buf);
+}
+
+static void what_was_synced_survives_each_failure_of_the_disk(void **state)
+{
+	static const struct {
+		enum memstore_op op;
+		int error;
+	} kinds[] = {{MEM_WRITE, -EIO}, {MEM_WRITE, -ENOSPC}, {MEM_FLUSH, -EIO}, {MEM_ALLOCATE, -ENOSPC}, {MEM_ALLOCATE, -EDQUOT},
+		{MEM_ALLOCATE, -EIO}, {MEM_READ, -EIO}, {MEM_PUNCH, -EIO}};
+
+	for (size_t k = 0; k < ARRAY_SIZE(kinds); k++)
+		for (unsigned nth = 1; nth < 40; nth += kinds[k].op == MEM_WRITE ? 1 : 3)
+			for (unsigned forever = 0; forever < 2; forever++) {
+				if (tracing)
+					fprintf(stderr, "op %u, call %u: %s%s\n", kinds[k].op, nth, strerror(-kinds[k].error), forever ? " for ever" : "");
+				after_failure(kinds[k].op, nth, kinds[k].error, forever);
+			}
+}
+
+/* ---- a full disk ---- */
+
+static void a_full_disk_loses_nothing_and_takes_deletions(void **state)
+{
+	enum { MOST = 200, LEN = 12 * PAGE };
+	_cleanup_free_ uint8_t *buf = malloc(LEN);
+	struct memstore m;
+	struct stat st;
+	char name[16];
+
+	for (unsigned limited = 0; limited < 2; limited++) {
+		struct vfs *v;
+
+		/* 12 MiB: by the disk, or by the mount's option. */
+		memstore_init(&m, limited ? 0 : 3072);
+		v = open_on(&m, 4u << 20, limited ? 12u << 20 : 0);
+		for (unsigned round = 0; round < 3; round++) {
+			unsigned made = 0, whole = 0;
+			struct rng rng = {round};
+			uint64_t ino[MOST];
+			int r = 0;
+
+			for (; made < MOST && r == 0; made++) {
+				ssize_t n = 0;
+
+				snprintf(name, sizeof(name), "f%u", made);
+				r = vfs_mknod(v, VFS_ROOT_INO, name, S_IFREG | 0644, 0, &cred, &st);
+				if (r < 0)
+					break;
+				ino[made] = st.st_ino;
+				rng_bytes(&rng, buf, LEN);
+				n = vfs_write(v, st.st_ino, 0, buf, LEN, 0);
+				whole += n == LEN;
+				r = n == LEN ? 0 : -ENOSPC;
+			}
+			assert_int_equal(r, -ENOSPC);
+			assert_true(whole > 60 && made < MOST);
+			/* What was taken is written; nothing fails later. */
+			assert_int_equal(vfs_sync(v), 0);
+			assert_false(vfs_failed(v));
+			/* Overwriting needs room, and may fail: at once, not when it is synced. */
+			for (unsigned i = 0; i < whole; i += 7) {
+				uint8_t page[100];
+
+				memset(page, 'x', sizeof(page));
+				r = (int)vfs_write(v, ino[i], 0, page, sizeof(page), 0);
+				assert_true(r == sizeof(page) || r == -ENOSPC);
+				assert_int_equal(vfs_fsync(v, ino[i], NULL, false), 0);
+			}
+			vfs_free(v);
+			v = open_on(&m, 4u << 20, limited ? 12u << 20 : 0);
+			rng = (struct rng){round};
+			for (unsigned i = 0; i < whole; i++) {
+				uint8_t got[LEN];
+
+				rng_bytes(&rng, buf, LEN);
+				assert_int_equal(read_all(v, ino[i], 0, LEN, got), LEN);
+				assert_memory_equal(got + 100, buf + 100, LEN - 100);
+			}
+			/* Cutting off and removing go on. */
+			for (unsigned i = 0; i < whole; i += 3) {
+				struct vfs_setattr set = {.valid = VFS_SET_SIZE, .size = i % 2 ? 5000 : 0};
+
+				assert_int_equal(vfs_setattr(v, ino[i], &set, &st), 0);
+			}
+			for (unsigned i = 0; i <= made; i++) {
+				snprintf(name, sizeof(name), "f%u", i);
+				r = vfs_unlink(v, VFS_ROOT_INO, name);
+				assert_true(r == 0 || (r == -ENOENT && i >= made));
+				vfs_forget(v, i < made ? ino[i] : 1, 100);
+			}
+			assert_int_equal(vfs_sync(v), 0);
+			delta_account(vfs_delta(v));
+		}
+		vfs_free(v);
+		memstore_destroy(&m);
+	}
+}
+
+/* ---- several threads ---- */
+
+#define CROWD_FILES 6u
+#define CROWD_LEN (24u * PAGE)
+
+struct crowd {
+	struct vfs *v;
+	uint64_t ino[CROWD_FILES], dir[2];
+	atomic_uint stop;
+};
+
+/* Each page of a file is one byte, over and over: whoever reads sees no mixture in one page. */
+static void *crowd_writer(void *arg)
+{
+	static atomic_uint seed;
+	struct rng rng = {100 + seed++};
+	struct crowd *c = arg;
+	uint8_t buf[8 * PAGE];
+
+	while (!c->stop) {
+		uint64_t ino = c->ino[rng_below(&rng, CROWD_FILES)], page = rng_below(&rng, 16);
+		unsigned n = 1 + (unsigned)rng_below(&rng, 8);
+		struct vfs_setattr set = {.valid = VFS_SET_SIZE, .size = (8 + rng_below(&rng, 16)) * PAGE};
+		struct stat st;
+
+		for (unsigned i = 0; i < n; i++)
+			memset(buf + i * PAGE, 'a' + (int)rng_below(&rng, 26), PAGE);
+		switch (rng_below(&rng, 10)) {
+		case 0:
+			must(vfs_setattr(c->v, ino, &set, &st) == 0);
+			break;
+		case 1:
+			must(vfs_fallocate(c->v, ino, FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE, page * PAGE, n * PAGE) == 0);
+			break;
+		case 2:
+			must(vfs_fallocate(c->v, ino, FALLOC_FL_KEEP_SIZE, page * PAGE, n * PAGE) == 0);
+			break;
+		case 3:
+			must(vfs_fsync(c->v, ino, NULL, false) == 0);
+			break;
+		case 4:
+			must(vfs_copy_range(c->v, c->ino[rng_below(&rng, CROWD_FILES)], 0, ino, 0, 8 * PAGE) >= 0);
+			break;
+		case 5:
+			must(delta_checkpoint(vfs_delta(c->v)) == 0);
+			break;
+		default:
+			must(vfs_write(c->v, ino, page * PAGE, buf, n * PAGE, page % 5 ? 0 : VFS_WRITE_SYNC) == (ssize_t)(n * PAGE));
+		}
+	}
+	return NULL;
+}
+
+static void *crowd_reader(void *arg)
+{
+	static atomic_uint seed;
+	struct rng rng = {200 + seed++};
+	struct crowd *c = arg;
+	_cleanup_free_ uint8_t *buf = malloc(CROWD_LEN);
+	uint64_t at;
+
+	while (!c->stop) {
+		uint64_t ino = c->ino[rng_below(&rng, CROWD_FILES)];
+		ssize_t n = read_all(c->v, ino, 0, CROWD_LEN, buf);
+		struct vfs_file *f;
+		struct stat st;
+		int r;
+
+		must(n >= 0 && n % PAGE == 0);
+		for (ssize_t i = 0; i < n; i += PAGE)
+			must(!memcmp(buf + i, buf + i + 1, PAGE - 1));
+		must(vfs_open(c->v, ino, O_RDONLY, false, &f) == 0);
+		must(vfs_getattr(c->v, ino, &st) == 0 && st.st_size <= (off_t)CROWD_LEN);
+		r = vfs_seek(c->v, ino, 0, rng_below(&rng, 2), &at);
+		must(r == 0 || r == -ENXIO);
+		vfs_release(c->v, f);
+	}
+	return NULL;
+}
+
+static void *crowd_renamer(void *arg)
+{
+	static atomic_uint seed;
+	unsigned self = seed++;
+	struct rng rng = {300 + self};
+	struct crowd *c = arg;
+	uint8_t byte = 1;
+
+	while (!c->stop) {
+		uint64_t from = c->dir[rng_below(&rng, 2)], to = c->dir[rng_below(&rng, 2)];
+		char a[32], b[32];
+		struct stat st;
+		int r;
+
+		snprintf(a, sizeof(a), "n%u", (unsigned)rng_below(&rng, 6));
+		snprintf(b, sizeof(b), "n%u", (unsigned)rng_below(&rng, 6));
+		switch (rng_below(&rng, 6)) {
+		case 0:
+			r = vfs_mknod(c->v, from, a, S_IFREG | 0600, 0, &cred, &st);
+			must(r == 0 || r == -EEXIST);
+			if (r == 0) {
+				must(vfs_write(c->v, st.st_ino, 0, &byte, 1, 0) == 1);
+				vfs_forget(c->v, st.st_ino, 1);
+			}
+			break;
+		case 1:
+			r = vfs_unlink(c->v, from, a);
+			must(r == 0 || r == -ENOENT);
+			break;
+		case 2:
+			r = vfs_lookup(c->v, from, a, &st);
+			must(r == 0 || r == -ENOENT);
+			if (r == 0) {
+				struct stat again;
+
+				must(vfs_getattr(c->v, st.st_ino, &again) == 0);
+				r = vfs_link(c->v, st.st_ino, to, b, &again);
+				must(r == 0 || r == -EEXIST);
+				vfs_forget(c->v, st.st_ino, r == 0 ? 2 : 1);
+			}
+			break;
+		default:
+			r = vfs_rename(c->v, from, a, to, b, rng_below(&rng, 4) ? 0 : RENAME_EXCHANGE, &cred);
+			must(r == 0 || r == -ENOENT);
+		}
+	}
+	return NULL;
+}
+
+static void readers_writers_and_renamers_at_once(void **state)
+{
+	static void *(*const mains[])(void *) = {crowd_writer, crowd_writer, crowd_reader, crowd_reader, crowd_renamer, crowd_renamer};
+	pthread_t threads[ARRAY_SIZE(mains)];
+	struct timespec begin, now;
+	struct crowd c = {0};
+	struct memstore m;
+	struct stat st;
+
+	memstore_init(&m, 0);
+	c.v = open_on(&m, 4u << 20, 0);
+	for (unsigned i = 0; i < CROWD_FILES; i++) {
+		char name[16];
+
+		snprintf(name, sizeof(name), "crowd%u", i);
+		c.ino[i] = make_file(c.v, name);
+	}
+	for (unsigned i = 0; i < 2; i++) {
+		must(vfs_mkdir(c.v, VFS_ROOT_INO, i ? "d1" : "d0", 0755, &cred, &st) == 0);
+		c.dir[i] = st.st_ino;
+	}
+	for (unsigned i = 0; i < ARRAY_SIZE(threads); i++)
+		must(thread_start(&threads[i], mains[i], &c) == 0);
+	clock_gettime(CLOCK_MONOTONIC, &begin);
+	do {
+		usleep(20000);
+		clock_gettime(CLOCK_MONOTONIC, &now);
+	} while (now.tv_sec - begin.tv_sec < 3);
+	c.stop = 1;
+	for (unsigned i = 0; i < ARRAY_SIZE(threads); i++)
+		pthread_join(threads[i], NULL);
+	must(vfs_sync(c.v) == 0);
+	delta_account(vfs_delta(c.v));
+	vfs_free(c.v);
+	c.v = open_on(&m, 4u << 20, 0);
+	delta_account(vfs_delta(c.v));
+	vfs_free(c.v);
+	memstore_destroy(&m);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(it_is_what_the_model_is),
 		cmocka_unit_test(so_it_is_with_little_memory_and_short_writes),
+		cmocka_unit_test(a_size_stays_when_the_pages_that_brought_it_are_punched),
+		cmocka_unit_test(blocks_are_counted_once_however_often_a_page_is_written),
+		cmocka_unit_test(a_file_without_name_lives_as_long_as_somebody_knows_it),
+		cmocka_unit_test(a_name_that_was_not_made_leaves_nothing_known),
+		cmocka_unit_test(each_open_file_hears_once_of_a_failed_writeback),
+		cmocka_unit_test(what_was_synced_survives_each_failure_of_the_disk),
+		cmocka_unit_test(a_full_disk_loses_nothing_and_takes_deletions),
+		cmocka_unit_test(readers_writers_and_renamers_at_once),
 	};
 
+	if (getenv("PINFS_TEST"))
+		cmocka_set_test_filter(getenv("PINFS_TEST"));
 	return cmocka_run_group_tests_name("vfs_write", tests, setup, teardown);
 }
