@@ -240,6 +240,9 @@ static int place_locked(struct writer *w, unsigned first, unsigned *ret)
 	uint64_t want = 0, start, got;
 	unsigned n = first;
 
+	/* What a checkpoint that went wrong has given up may be on the disk all the same, and is not to be written over. */
+	if (a64_read(&d->failed))
+		return -(int)a64_read(&d->failed);
 	for (unsigned i = first; i < w->count; i++)
 		want += w->pieces[i].stored_pages;
 	got = want ? space_alloc(d->space, want, MAX(w->pieces[first].stored_pages, 1u), &start) : 0;

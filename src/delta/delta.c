@@ -417,7 +417,10 @@ int delta_trim(struct delta *d, uint64_t start, uint64_t len, uint64_t least, ui
 	if (r < 0)
 		return r;
 	mutex_lock(&d->lock);
-	r = space_trim(d->space, first, end, MAX(DIV_ROUND_UP(least, PINFS_PAGE_SIZE), (uint64_t)1), &given);
+	/* Another checkpoint may have gone wrong since, and what it gave up may be on the disk all the same. */
+	r = -(int)a64_read(&d->failed);
+	if (r == 0)
+		r = space_trim(d->space, first, end, MAX(DIV_ROUND_UP(least, PINFS_PAGE_SIZE), (uint64_t)1), &given);
 	mutex_unlock(&d->lock);
 	*ret = given * PINFS_PAGE_SIZE;
 	return r;
