@@ -332,7 +332,7 @@ static int refer(struct writer *w, unsigned first, unsigned n, bool in_place)
 	struct delta *d = w->d;
 	struct piece *last = &w->pieces[first + n - 1];
 	uint64_t end = (last->page + last->pages) * PINFS_PAGE_SIZE;
-	int r = delta_begin(d, 0);
+	int r = delta_begin(d, DELTA_PROMISED);
 
 	if (r < 0)
 		return r;
@@ -442,7 +442,7 @@ static int write_logged(struct writer *w)
 	struct delta_inode inode;
 	struct delta *d = w->d;
 	size_t noted;
-	int r = delta_begin(d, 0);
+	int r = delta_begin(d, DELTA_PROMISED);
 
 	if (r < 0)
 		return r;

@@ -85,7 +85,8 @@ int delta_checkpoint(struct delta *delta);
 /* ---- transactions ---- */
 
 enum {
-	DELTA_SHRINKS = 1u << 0, /* it makes room: allowed when there is none */
+	DELTA_SHRINKS = 1u << 0,  /* it makes room: allowed when there is none */
+	DELTA_PROMISED = 1u << 1, /* it puts down what was promised a place, or times: the same */
 };
 /*
  * Locks, and waits until the log has room for a transaction of DELTA_TXN_MAX bytes. -EROFS, -EIO (delta_failed), -ENOSPC: no room for

@@ -212,7 +212,7 @@ static int make_room(struct delta *d, unsigned flags)
 				return 0;
 			full = true;
 			/* What makes room may use the last pages: the checkpoint that follows needs no more than are left. */
-			if (flags & DELTA_SHRINKS && space_ready(d->space) >= checkpoint_pages(d, TXN_NODES / 2))
+			if (flags & (DELTA_SHRINKS | DELTA_PROMISED) && space_ready(d->space) >= checkpoint_pages(d, TXN_NODES / 2))
 				return 0;
 			if (tries)
 				return r;

@@ -262,7 +262,7 @@ static int times_flush(struct vfs_node *n)
 	mutex_unlock(&v->nodes_lock);
 	if (!dirty)
 		return 0;
-	r = delta_begin(v->delta, 0);
+	r = delta_begin(v->delta, DELTA_PROMISED);
 	if (r < 0)
 		return r;
 	r = inode_load(v, n->ino, &inode);
