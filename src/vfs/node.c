@@ -190,6 +190,8 @@ int node_get(struct vfs *v, uint64_t ino, struct vfs_node **ret)
 
 static void janitor_wake(struct vfs *v)
 {
+	if (v->options.no_threads)
+		return;
 	pthread_mutex_lock(&v->janitor_lock.m);
 	v->janitor_asked = true;
 	pthread_cond_signal(&v->janitor_wake);
@@ -394,6 +396,8 @@ int nodes_init(struct vfs *v)
 	pthread_condattr_t attr;
 	int r;
 
+	if (v->options.no_threads)
+		return 0;
 	pthread_condattr_init(&attr);
 	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
 	pthread_cond_init(&v->janitor_wake, &attr);

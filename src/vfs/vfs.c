@@ -2,6 +2,7 @@
 /* Opening, names and attributes. */
 #include "vfs/internal.h"
 
+#include <limits.h>
 #include <stdatomic.h>
 #include <sys/mman.h>
 
@@ -74,6 +75,7 @@ static void delta_options_fill(struct vfs *v, const struct vfs_delta_options *o,
 		.no_flush = o->nosync || (!o->path && !o->store),
 		.no_recovery = o->norecovery,
 		.read_only = o->read_only,
+		.no_thread = o->no_threads,
 		.on_damage = on_delta_damage,
 		.on_message = on_delta_message,
 		.context = v,
@@ -180,6 +182,9 @@ static int vfs_init(struct vfs *v, const struct vfs_options *o, char error[IMAGE
 	struct image_inode root;
 	int r;
 
+	/* The flusher sleeps for weeks. */
+	if (o->delta && o->delta->no_threads)
+		cache_options.dirty_expire_ms = cache_options.dirty_interval_ms = INT_MAX;
 	r = image_inode_get(v->image, VFS_ROOT_INO, &root);
 	if (r == 0 && !S_ISDIR(root.mode))
 		r = -EUCLEAN;

@@ -65,6 +65,7 @@ struct vfs_delta_options {
 	struct store *store; /* instead of a path: tests; it belongs to the vfs from now on */
 	bool norecovery;    /* fails if frames of the log would have to be applied */
 	bool nosync;	    /* tests: fsync waits for no disk */
+	bool no_threads;    /* tests: nothing is written in the background, each write has its cause in a call */
 };
 
 /* Opens the image in io, which belongs to the vfs from now on, also if this fails; errors as image_open(). Reads the
