@@ -1,0 +1,281 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Cuts the power at any point of what is written to a delta, loses any part of what was not flushed, and looks at what is left. README.md
+ * beside this file says how.
+ */
+#include "crash.h"
+
+#include <assert.h>
+#include <getopt.h>
+#include <signal.h>
+#include <time.h>
+#include <unistd.h>
+#include <sys/wait.h>
+
+#include "codec/codec.h"
+#include "support.h"
+
+struct totals totals;
+struct options options = {.seed = 1, .per_point = 40, .all = 6, .torn = 10, .go_on = 4, .nested = 50};
+static uint64_t deadline;
+static char current_id[1024];
+
+static const char *program;
+
+/* ---- workloads ---- */
+
+const char *workload_text(const struct workload *w)
+{
+	static char buf[512];
+	size_t n = (size_t)snprintf(buf, sizeof(buf), "%u:", w->base);
+
+	for (unsigned i = 0; i < w->count; i++)
+		n += (size_t)snprintf(buf + n, sizeof(buf) - n, "%s%u", i ? "," : "", w->ops[i]);
+	return buf;
+}
+
+static bool workload_parse(const char *text, struct workload *ret, const char **ret_rest)
+{
+	char *end;
+
+	*ret = (struct workload){.base = (unsigned)strtoul(text, &end, 10)};
+	if (*end != ':' || ret->base >= BASES)
+		return false;
+	while (*end && *end != '@' && ret->count < OPS_MAX) {
+		if (end[1] == 0 || end[1] == '@')
+			break;
+		ret->ops[ret->count] = (unsigned)strtoul(end + 1, &end, 10);
+		if (ret->ops[ret->count++] >= op_count)
+			return false;
+	}
+	*ret_rest = strchr(text, '@') ? strchr(text, '@') + 1 : "";
+	return true;
+}
+
+/* ---- saying what happens ---- */
+
+void set_current(const struct workload *w, const char *where)
+{
+	snprintf(current_id, sizeof(current_id), "%s%s", workload_text(w), where);
+}
+
+static void on_signal(int sig)
+{
+	dprintf(STDERR_FILENO, "%s: signal %d\nreplay: %s --replay %s\n", program, sig, program, current_id);
+	signal(sig, SIG_DFL);
+	raise(sig);
+}
+
+void violation(const struct workload *w, const char *where, const char *text)
+{
+	totals.violations++;
+	if (totals.violations > options.most_violations && options.most_violations)
+		return;
+	printf("violation: %s\n\treplay: %s%s%s --replay %s%s\n\t", text, program, options.mutant ? " --mutant " : "",
+		options.mutant ? options.mutant : "", workload_text(w), where);
+	for (unsigned i = 0; i < w->count; i++)
+		printf("%s%s", i ? "; " : "", op_text(w->ops[i]));
+	printf("\n");
+	fflush(stdout);
+}
+
+static void figures(void)
+{
+	printf("workloads %ju, crash points %ju, states %ju, opened %ju, violations %ju\n", (uintmax_t)totals.workloads, (uintmax_t)totals.points,
+		(uintmax_t)totals.states, (uintmax_t)totals.opened, (uintmax_t)totals.violations);
+}
+
+bool time_is_up(void)
+{
+	return (deadline && now_ns() > deadline) || (options.most_violations && totals.violations >= options.most_violations);
+}
+
+/* ---- which workloads ---- */
+
+/* With something that makes it durable behind each operation, behind all, or nowhere. */
+static unsigned persisting(struct rng *rng)
+{
+	unsigned op;
+
+	do {
+		op = (unsigned)rng_below(rng, op_count);
+	} while (!op_persists(op));
+	return op;
+}
+
+static void run_single(unsigned base, struct workload *w)
+{
+	if (time_is_up())
+		return;
+	w->base = base;
+	workload_run(w);
+}
+
+/* All sequences of `length` operations, each with each way of making it durable behind one of them. */
+static void run_sequences(unsigned base, unsigned length)
+{
+	unsigned total = 1;
+
+	for (unsigned i = 0; i < length; i++)
+		total *= op_count;
+	for (unsigned n = 0; n < total && !time_is_up(); n++) {
+		unsigned pick[3], rest = n;
+
+		for (unsigned i = 0; i < length; i++) {
+			pick[i] = rest % op_count;
+			rest /= op_count;
+		}
+		if (op_persists(pick[0]))
+			continue;
+		for (unsigned at = 0; at < length; at++) {
+			for (unsigned p = 0; p < op_count; p++) {
+				struct workload w = {0};
+				const struct op *last = &ops[pick[length - 1]];
+
+				/* Of fsync those that concern the last operation, and one that doesn't. */
+				if (!op_persists(p) || ops[p].kind == OP_OSYNC ||
+					(ops[p].kind == OP_FSYNC && *ops[p].path && strcmp(ops[p].path, last->path ? last->path : "") != 0 &&
+						strcmp(ops[p].path, last->to ? last->to : "") != 0))
+					continue;
+				for (unsigned i = 0; i < length; i++) {
+					w.ops[w.count++] = pick[i];
+					if (i == at)
+						w.ops[w.count++] = p;
+				}
+				run_single(base, &w);
+			}
+		}
+	}
+}
+
+static void run_random(uint64_t seed, uint64_t number)
+{
+	struct rng rng = {seed * 0x9e3779b97f4a7c15ull + number * 0xbf58476d1ce4e5b9ull + 1};
+	struct workload w = {.base = (unsigned)rng_below(&rng, 8)};
+	unsigned length = rng_below(&rng, 3) ? 3 + (unsigned)rng_below(&rng, 5) : 10 + (unsigned)rng_below(&rng, 31);
+	unsigned often = 2 + (unsigned)rng_below(&rng, 8);
+	/* Mostly on what has been used. */
+	static const unsigned bases[8] = {0, 1, 1, 2, 2, 2, 3, 3};
+
+	while (w.count < length)
+		w.ops[w.count++] = rng_below(&rng, often) ? (unsigned)rng_below(&rng, op_count) : persisting(&rng);
+	run_single(bases[w.base], &w);
+}
+
+/* ---- the image, and what the deltas are in the beginning ---- */
+
+static void make_image(void)
+{
+	_cleanup_free_ char *tree = temp_path("tree"), *d = temp_path("tree/d"), *e = temp_path("tree/e"), *l = temp_path("tree/l");
+	_cleanup_free_ char *a = temp_path("tree/a"), *b = temp_path("tree/b"), *c = temp_path("tree/d/c"), *image = temp_path("image");
+	_cleanup_free_ uint8_t *buf = malloc(6 * 4096);
+	struct rng rng = {1};
+
+	assert(buf);
+	must(mkdir(tree, 0755) == 0 && mkdir(d, 0755) == 0 && mkdir(e, 0755) == 0);
+	rng_text(&rng, buf, 6 * 4096);
+	write_file(a, buf, 5 * 4096 + 100);
+	rng_bytes(&rng, buf, 4096);
+	write_file(b, buf, 700);
+	rng_text(&rng, buf, 2 * 4096);
+	write_file(c, buf, 2 * 4096);
+	must(symlink("a", l) == 0);
+	must(mkfs("-b4K", tree, image, NULL) == 0);
+	image_bytes = read_file(image, &image_size);
+}
+
+static void usage(FILE *to)
+{
+	fprintf(to, "Usage: %s [OPTION]...\n"
+		"Cuts the power at any point of what is written to a delta, and checks what is left.\n\n"
+		"  --sequences=N    all sequences of up to N operations (1, 2 or 3)\n"
+		"  --random=N       N random sequences of 3 to 40 operations\n"
+		"  --from=N         the first random one\n"
+		"  --seed=N         of them\n"
+		"  --seconds=N      ends after that time\n"
+		"  --states=N       states for each crash point at most (40)\n"
+		"  --replay=ID      one workload, crash point or state, as a violation names it\n"
+		"  --keep=FILE      with --replay of a state: writes FILE.image and FILE.delta\n"
+		"  --mutant=NAME    breaks a rule: noflush, superflush, verify, strict. Finding nothing is the error then\n"
+		"  --stop=N         ends after N violations (10; 0: never)\n"
+		"  --quiet          figures only if something is wrong\n"
+		"  --list           says what the operations are\n", program);
+}
+
+static int parse(int argc, char **argv)
+{
+	static const struct option longs[] = {{"sequences", required_argument, NULL, 'q'}, {"random", required_argument, NULL, 'r'},
+		{"seed", required_argument, NULL, 's'}, {"seconds", required_argument, NULL, 't'}, {"states", required_argument, NULL, 'n'},
+		{"replay", required_argument, NULL, 'p'}, {"keep", required_argument, NULL, 'k'}, {"mutant", required_argument, NULL, 'm'},
+		{"stop", required_argument, NULL, 'x'}, {"quiet", no_argument, NULL, 'Q'}, {"list", no_argument, NULL, 'l'},
+		{"from", required_argument, NULL, 'f'}, {"help", no_argument, NULL, 'h'}, {0}};
+	int c;
+
+	options.most_violations = 10;
+	while ((c = getopt_long(argc, argv, "", longs, NULL)) != -1) {
+		unsigned long n = optarg ? strtoul(optarg, NULL, 10) : 0;
+
+		switch (c) {
+		case 'q': options.sequences = (unsigned)MIN(n, 3ul); break;
+		case 'r': options.random = n; break;
+		case 'f': options.from = n; break;
+		case 's': options.seed = n; break;
+		case 't': options.seconds = (unsigned)n; break;
+		case 'n': options.per_point = (unsigned)n; break;
+		case 'p': options.replay = optarg; break;
+		case 'k': options.keep = optarg; break;
+		case 'm': options.mutant = optarg; break;
+		case 'x': options.most_violations = (unsigned)n; break;
+		case 'Q': options.quiet = true; break;
+		case 'l':
+			for (unsigned i = 0; i < op_count; i++)
+				printf("%u\t%s\n", i, op_text(i));
+			exit(0);
+		case 'h': usage(stdout); exit(0);
+		default: usage(stderr); return 2;
+		}
+	}
+	return 0;
+}
+
+int main(int argc, char **argv)
+{
+	program = argv[0];
+	if (parse(argc, argv) || mutant_choose(options.mutant) < 0) {
+		usage(stderr);
+		return 2;
+	}
+	if (options.seconds)
+		deadline = now_ns() + (uint64_t)options.seconds * 1000000000;
+	make_image();
+	bases_make();
+	signal(SIGABRT, on_signal);
+	signal(SIGSEGV, on_signal);
+	if (options.replay) {
+		struct workload w;
+		const char *rest;
+
+		if (!workload_parse(options.replay, &w, &rest)) {
+			fprintf(stderr, "%s: %s is no workload\n", program, options.replay);
+			return 2;
+		}
+		replay_at(rest);
+		workload_run(&w);
+	} else {
+		for (unsigned length = 1; length <= options.sequences; length++)
+			for (unsigned base = 0; base < BASES; base++)
+				/* In the first one there is little more than in the second one. */
+				if (base != 0 || length == 1)
+					run_sequences(base, length);
+		for (uint64_t i = options.from; (i < options.from + options.random || (options.seconds && !options.random)) && !time_is_up(); i++)
+			run_random(options.seed, i);
+	}
+	bases_free();
+	free(image_bytes);
+	support_end(NULL);
+	if (!options.quiet || !!totals.violations != !!options.mutant)
+		figures();
+	if (options.mutant)
+		return totals.violations ? 0 : 1;
+	return totals.violations ? 1 : 0;
+}

@@ -1,0 +1,60 @@
+/* SPDX-License-Identifier: MIT */
+/* What the parts of the crash checker share: crash.c chooses workloads, points.c their crash points and states. */
+#ifndef PINFS_TESTS_CRASH_CRASH_H
+#define PINFS_TESTS_CRASH_CRASH_H
+
+#include "ops.h"
+
+/* What a delta is in the beginning: not there; new; used, with a log that will soon go round; the same, and the log not empty. */
+#define BASES 4u
+
+struct workload {
+	unsigned base;
+	unsigned ops[OPS_MAX];
+	unsigned count;
+};
+
+struct totals {
+	uint64_t workloads, points, states, opened, violations;
+};
+extern struct totals totals;
+
+struct options {
+	uint64_t seed, random, from;
+	unsigned sequences, seconds, per_point, most_violations;
+	unsigned all;	 /* so many writes: all their subsets */
+	unsigned torn;	 /* states with torn writes at each point */
+	unsigned go_on;	 /* of so many states one is written on */
+	unsigned nested; /* of so many states one is crashed again */
+	const char *replay, *keep, *mutant;
+	bool quiet;
+};
+extern struct options options;
+
+extern uint8_t *image_bytes;
+extern size_t image_size;
+
+const char *workload_text(const struct workload *workload);
+void set_current(const struct workload *workload, const char *where);
+void violation(const struct workload *workload, const char *where, const char *text);
+bool time_is_up(void);
+
+/* ---- points.c ---- */
+
+void bases_make(void);
+void bases_free(void);
+/* Only this crash point, and state: what is behind the @ of an ID. */
+void replay_at(const char *where);
+void workload_run(const struct workload *workload);
+
+/* ---- wraps.c ---- */
+
+/* Time and random numbers begin anew, and are the same each time. */
+void world_reset(uint64_t seed);
+/* What is logged as an error is a problem from now on. NULL: nobody wants to know. */
+void watch_errors(struct problem *problem);
+int mutant_choose(const char *name);
+enum { MUTANT_NONE, MUTANT_NOFLUSH, MUTANT_SUPERFLUSH, MUTANT_VERIFY, MUTANT_STRICT };
+extern int mutant;
+
+#endif
