@@ -178,6 +178,7 @@ int delta_create(struct store *store, const struct delta_options *o, struct delt
 	/* 1 is that of the image's inodes. */
 	d->ino_generation = MAX(d->ino_generation, 2u);
 	d->next_ino = o->image_inodes + 1;
+	d->files = o->image_inodes;
 	if (r == 0)
 		r = delta_parts(d, log_first, log_bytes, &none);
 	if (r == 0) {

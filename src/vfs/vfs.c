@@ -151,13 +151,6 @@ static int delta_attach(struct vfs *v, const struct vfs_delta_options *o, char e
 	if (o->read_only)
 		return 0;
 	r = nodes_init(v);
-	if (r == 0 && new) {
-		r = delta_begin(v->delta, 0);
-		if (r == 0)
-			r = delta_files_set(v->delta, image_get_info(v->image)->inode_count);
-		if (r == 0)
-			r = delta_commit(v->delta);
-	}
 	if (r == 0)
 		r = orphans_recover(v);
 	/* What the last mount has left in the log: the next one need not look at it again. (If there is no room, it does.) */
