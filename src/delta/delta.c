@@ -10,6 +10,8 @@
 #define LOG_MOST (32u << 20)
 #define LOG_SHARE 8u /* of a limited delta */
 #define NODE_CACHE (16u << 20)
+/* One that is just being made reaches no farther behind its log. */
+#define UNFINISHED_MOST (8u << 20)
 
 int delta_damaged(struct delta *d, uint64_t offset, const char *fmt, ...)
 {
@@ -233,6 +235,40 @@ static int super_find(struct store *store, struct pinfs_delta_super *ret, bool *
 		found = true;
 	}
 	return found ? 0 : *ret_magic ? -EUCLEAN : -EMEDIUMTYPE;
+}
+
+static bool is_zero(const uint8_t *p, size_t len)
+{
+	return !len || (!p[0] && !memcmp(p, p + 1, len - 1));
+}
+
+/*
+ * What makes a delta writes the first generation's two superblocks before anything else but the map, which lies behind the log. So where one
+ * that isn't there or is torn stands in zeroes, nothing was ever told to be durable. A file of anything else isn't like that.
+ */
+bool delta_unfinished(struct store *store)
+{
+	size_t bytes = PINFS_DELTA_SUPERS * PINFS_PAGE_SIZE + LOG_LEAST, sector = 512;
+	_cleanup_mem_ uint8_t *buf = mem_alloc(bytes);
+	struct pinfs_delta_super s;
+	unsigned bad;
+	bool magic;
+	int r;
+
+	if (!buf || store_size(store) > LOG_MOST + UNFINISHED_MOST)
+		return false;
+	r = super_find(store, &s, &magic, &bad);
+	if ((r != -EUCLEAN && r != -EMEDIUMTYPE) || store_read(store, 0, buf, bytes) < 0)
+		return false;
+	/* Of these pages the first sector and the last 8 bytes are all that isn't zero. */
+	for (unsigned slot = 2; slot < PINFS_DELTA_SUPERS; slot++) {
+		uint8_t *page = buf + slot * PINFS_PAGE_SIZE;
+
+		if (!memcmp(page, PINFS_DELTA_MAGIC, PINFS_DELTA_MAGIC_SIZE))
+			memset(page, 0, sector);
+		memset(page + PINFS_PAGE_SIZE - sizeof(s.checksum), 0, sizeof(s.checksum));
+	}
+	return is_zero(buf, bytes);
 }
 
 static int super_check(const struct pinfs_delta_super *s, const struct delta_options *o, char error[DELTA_ERROR_SIZE])

@@ -45,8 +45,10 @@ struct delta_options {
 	void *context;
 };
 
-/* A new delta in an empty store. */
+/* A new delta in an empty store, or in one with a delta that was never finished. */
 int delta_create(struct store *store, const struct delta_options *options, struct delta **ret, char error[DELTA_ERROR_SIZE]);
+/* A crash came while it was made: there is nothing in it, and nobody can have had anything from it. An error counts as no. */
+bool delta_unfinished(struct store *store);
 /*
  * -EMEDIUMTYPE: no delta. -ESTALE: of another image. -EOPNOTSUPP: a later version. -EUCLEAN: damaged. The store is the delta's from now on, if that
  * succeeds.

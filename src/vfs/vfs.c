@@ -91,7 +91,7 @@ static int delta_store_open(const struct vfs_delta_options *o, struct store **re
 
 	if (o->store) {
 		*ret = o->store;
-		*ret_new = !store_size(o->store);
+		*ret_new = !store_size(o->store) || (!o->read_only && delta_unfinished(o->store));
 		return 0;
 	}
 	*ret_new = !o->path;
@@ -105,8 +105,8 @@ static int delta_store_open(const struct vfs_delta_options *o, struct store **re
 	if (r == -ENOENT && !o->read_only) {
 		r = store_open(o->path, STORE_CREATE, ret);
 		*ret_new = true;
-	} else if (r == 0 && !store_size(*ret) && !o->read_only) {
-		/* Empty: made by a mount that was interrupted, or by the user. */
+	} else if (r == 0 && !o->read_only && (!store_size(*ret) || delta_unfinished(*ret))) {
+		/* Made by a mount that was interrupted, or empty and by the user. */
 		*ret_new = true;
 	}
 	if (r == -EBUSY)
