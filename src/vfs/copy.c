@@ -108,6 +108,7 @@ int node_share(struct vfs_node *to)
 		if (r == 0)
 			r = share_some(v, s->from, s->page + s->done, &inode, s->to_page + s->done, s->count - s->done, &n);
 		if (r == 0) {
+			count_image_pages(&inode.i, s->to_page + s->done, s->to_page + s->done + n);
 			inode.i.size = MAX(inode.i.size, (s->to_page + s->done + n) * PINFS_PAGE_SIZE);
 			r = inode_store(v, &inode);
 		}
@@ -133,6 +134,9 @@ static int share(struct vfs_node *from, struct vfs_node *to, struct vfs_share *s
 	/* Growing first: a hole, that the pages then fill. */
 	if (r == 0 && cache_size(to->mapping) < (s->to_page + s->count) * PINFS_PAGE_SIZE)
 		r = node_truncate(to, (s->to_page + s->count) * PINFS_PAGE_SIZE, false);
+	/* Where nothing can be shared, what is there stays until it is copied over: so it has to be there. */
+	if (r == 0)
+		r = cache_sync(to->mapping, s->to_page, s->count, NULL);
 	if (r < 0)
 		return r;
 	to->cut_error = 0;

@@ -114,8 +114,7 @@ static void node_mkwrite_undo(void *owner, uint64_t page, unsigned count)
 	promise(n, -(int64_t)count);
 }
 
-/* Pages of the file that are the image's stop being shown: what stat(2) says of its blocks. */
-static void count_image_pages(struct delta_inode *i, uint64_t first, uint64_t end)
+void count_image_pages(struct delta_inode *i, uint64_t first, uint64_t end)
 {
 	uint64_t last = DIV_ROUND_UP(i->image_end, PINFS_PAGE_SIZE), n;
 
@@ -323,10 +322,13 @@ static int cut_hole(struct vfs_node *n, uint64_t first, uint64_t end)
 static void node_cut(void *owner, uint64_t from, uint64_t to)
 {
 	struct vfs_node *n = owner;
-	int r = to == UINT64_MAX ? cut_size(n, from) : cut_hole(n, from / PINFS_PAGE_SIZE, to / PINFS_PAGE_SIZE);
+	int r;
 
-	if (r == 0 && n->share)
+	/* Shared pages take the place of what is there in one step: a crash finds these or those. */
+	if (n->share)
 		r = node_share(n);
+	else
+		r = to == UINT64_MAX ? cut_size(n, from) : cut_hole(n, from / PINFS_PAGE_SIZE, to / PINFS_PAGE_SIZE);
 	if (r < 0 && !n->cut_error)
 		n->cut_error = r;
 }
