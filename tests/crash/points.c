@@ -402,9 +402,10 @@ static uint64_t state_key(const struct point *p, struct disk *state)
 static void point_run(const struct point *p)
 {
 	unsigned budget = p->rec->nested ? 12 : options.per_point;
+	uint64_t violations = totals.violations;
 
 	totals.points++;
-	for (unsigned k = 0; only.on || (budget && !time_is_up()); k++) {
+	for (unsigned k = 0; only.on || (budget && !time_is_up() && totals.violations == violations); k++) {
 		struct disk *state;
 
 		if (only.on && !p->rec->nested && only.state >= 0 && k > only.state)
@@ -448,10 +449,12 @@ static void points_run(const struct recording *rec)
 	const struct disk *disk = rec->disk;
 	const struct event **pending = malloc((disk->count + 1) * sizeof(*pending));
 	struct point p = {.rec = rec, .durable = disk_fork(rec->from), .pending = pending, .bounds = rec->fixed};
+	uint64_t violations = totals.violations;
 	size_t since = 0;
 
 	assert(pending);
-	for (size_t i = 0; i < disk->count && (only.on || !time_is_up()); i++) {
+	/* One of a workload is enough. */
+	for (size_t i = 0; i < disk->count && (only.on || (!time_is_up() && totals.violations == violations)); i++) {
 		const struct event *e = &disk->events[i];
 		bool acked = false;
 
