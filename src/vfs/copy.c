@@ -134,9 +134,12 @@ static int share(struct vfs_node *from, struct vfs_node *to, struct vfs_share *s
 	/* Growing first: a hole, that the pages then fill. */
 	if (r == 0 && cache_size(to->mapping) < (s->to_page + s->count) * PINFS_PAGE_SIZE)
 		r = node_truncate(to, (s->to_page + s->count) * PINFS_PAGE_SIZE, false);
-	/* Where nothing can be shared, what is there stays until it is copied over: so it has to be there. */
+	/*
+	 * Where nothing can be shared, what is there stays until it is copied over: so it has to be there. And what lies before it, if the end on
+	 * the disk moves.
+	 */
 	if (r == 0)
-		r = cache_sync(to->mapping, s->to_page, s->count, NULL);
+		r = cache_sync(to->mapping, 0, s->to_page + s->count, NULL);
 	if (r < 0)
 		return r;
 	to->cut_error = 0;

@@ -544,11 +544,18 @@ int node_truncate(struct vfs_node *n, uint64_t size, bool times)
 	old = cache_size(n->mapping);
 	if (times)
 		node_touch(n);
-	if (size > old) {
-		/* What was written at the old end is there before the end moves on, or a crash would show zeroes in its place. */
-		r = cache_sync(n->mapping, old / PINFS_PAGE_SIZE, 1, NULL);
+	/*
+	 * What was written behind the end on the disk, or at the old end, is there before the end moves on, or a crash would show zeroes in
+	 * its place.
+	 */
+	if (size > old || size > inode.i.size) {
+		uint64_t first = MIN(inode.i.size, old) / PINFS_PAGE_SIZE;
+
+		r = cache_sync(n->mapping, first, MIN(size, old) / PINFS_PAGE_SIZE + 1 - first, NULL);
 		if (r < 0)
 			return r;
+	}
+	if (size > old) {
 		cache_truncate(n->mapping, size);
 		return grow_on_disk(n, size);
 	}
