@@ -63,10 +63,10 @@ static int apply_put(struct delta *d, const struct log_frame *f, const struct lo
 			return -EUCLEAN;
 		memcpy(&e, rec->value, sizeof(e));
 		if (e.kind == PINFS_DELTA_LOGGED) {
-			int r = space_reserve(d->space, 1);
+			int r = d->options.read_only ? 0 : space_reserve(d->space, 1);
 
-			/* Without a page to move to it stays where it is, and the next checkpoint fails. */
-			if (r == 0)
+			/* Without a page to move to no checkpoint would be possible. Who only reads makes none. */
+			if (r == 0 && !d->options.read_only)
 				r = logged_note(d, rec->key.object >> 8, rec->key.offset);
 			e.start = pinfs_put64(f->offset + (uint64_t)(rec->value - f->payload) + sizeof(e));
 			return r < 0 ? r : tree_put(d->tree, rec->key, &e, sizeof(e));
