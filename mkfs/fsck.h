@@ -88,4 +88,47 @@ void fsck_on_damage(void *context, uint64_t offset, const char *text);
  */
 int fsck_repair_super(struct image *image, const char *path, unsigned which);
 
+/* ---- a delta (fsck_delta.c) ---- */
+
+struct store;
+
+struct fsck_delta_options {
+	bool repair;	       /* what can be made right again without giving anything up that could still be read */
+	bool give_up;	       /* -y: with that, pages whose content doesn't hold become zeroes */
+	unsigned max_problems; /* as fsck_options */
+	bool (*cancelled)(void *context);
+	void (*on_problem)(void *context, const struct fsck_problem *problem);
+	/* Something to know that is no problem; and each repair, when it is made. May be NULL. */
+	void (*on_note)(void *context, const char *text);
+	void *context;
+	/* Opens the delta's file; called up to three times, each time after what it gave was closed. -EBUSY: it is in use. */
+	int (*open)(void *open_context, bool write, struct store **ret);
+	void *open_context;
+};
+
+struct fsck_delta_report {
+	uint64_t errors, left; /* found at first; left after the repair (without one: the same) */
+	bool corrected;	       /* something was written */
+	char error[512];       /* if it could not be checked: why */
+	struct fsck_problem *problems;
+	size_t problem_count, problem_capacity;
+	uint64_t affected; /* files with content that doesn't hold */
+	char **affected_paths;
+	size_t affected_count, affected_capacity;
+
+	bool empty;	  /* the file is: nothing was changed so far */
+	uint64_t replayed; /* frames of the log that the next mount applies */
+	uint64_t items, inodes, new_inodes, gone, names, hidden, extents, xattrs, orphans, shared;
+	uint64_t content_pages, verified_pages, nodes, live_pages, generation;
+	double seconds;
+};
+
+/*
+ * Checks the delta of an image. The image's on_damage should be fsck_on_damage. 0: the check is complete. -EBUSY: in use. -ECANCELED, -ENOMEM.
+ * Others: report->error says why it can't be opened: -EUCLEAN (beyond repair), -ESTALE (of another image), -EMEDIUMTYPE, -EOPNOTSUPP. What holds after a
+ * check without a problem is listed in fsck_delta.c. Free the report either way.
+ */
+int fsck_delta_run(struct image *image, const struct fsck_delta_options *options, struct fsck_delta_report *ret);
+void fsck_delta_report_free(struct fsck_delta_report *report);
+
 #endif

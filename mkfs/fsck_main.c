@@ -7,12 +7,13 @@
 #include <signal.h>
 
 #include "base/log.h"
+#include "io/store.h"
 
 #define METADATA_CACHE (32u << 20)
 
 struct main_options {
-	const char *path, *offset_text;
-	bool repair, no_change, json, quiet, verbose;
+	const char *path, *delta_path, *offset_text;
+	bool repair, give_up, no_change, json, quiet, verbose;
 	uint64_t threads;
 	enum progress_mode progress;
 };
@@ -31,11 +32,14 @@ static bool is_cancelled(void *context)
 
 static void help(void)
 {
-	puts("Usage: fsck.pinfs [OPTION]... IMAGE\n"
+	puts("Usage: fsck.pinfs [OPTION]... IMAGE [DELTA]\n"
 	     "Verifies every byte of a pinfs image: checksums, compressed data, directories, links, unused space.\n"
+	     "With a DELTA: verifies the changes that a writable mount keeps there, and that they fit the image.\n"
 	     "\n"
 	     "  -n              change nothing (the default)\n"
-	     "  -y, -a, -p      restore a damaged superblock from its copy, the one thing that can be repaired\n"
+	     "  -a, -p          repair. Of an image: restore a damaged superblock from its copy. Of a delta: back to a\n"
+	     "                  sound state, and say what was lost; content with wrong checksums stays unreadable\n"
+	     "  -y              the same, and of a delta: content with wrong checksums becomes zeroes\n"
 	     "  -f              accepted: every check is a full one\n"
 	     "  -v              print figures\n"
 	     "  -q, --quiet     print problems only\n"
@@ -79,6 +83,8 @@ static int parse_option(struct main_options *o, int c)
 		o->no_change = true;
 		return -1;
 	case 'y':
+		o->give_up = true;
+		/* fall through */
 	case 'a':
 	case 'p':
 		o->repair = true;
@@ -129,8 +135,8 @@ static int parse(struct main_options *o, int argc, char **argv)
 		if (r >= 0)
 			return r;
 	}
-	if (argc - optind != 1) {
-		log_error(argc == optind ? "no image was given" : "more than one image was given");
+	if (argc - optind < 1 || argc - optind > 2) {
+		log_error(argc == optind ? "no image was given" : "more than an image and a delta were given");
 		return usage_error();
 	}
 	if (o->repair && o->no_change) {
@@ -138,6 +144,7 @@ static int parse(struct main_options *o, int argc, char **argv)
 		return usage_error();
 	}
 	o->path = argv[optind];
+	o->delta_path = argv[optind + 1];
 	return -1;
 }
 
@@ -339,6 +346,127 @@ static int check(const struct main_options *o, struct image *image)
 	return status;
 }
 
+/* ---- a delta ---- */
+
+static int open_delta(void *context, bool write, struct store **ret)
+{
+	const struct main_options *o = context;
+
+	return store_open(o->delta_path, write ? 0 : STORE_READ_ONLY, ret);
+}
+
+static void on_delta_problem(void *context, const struct fsck_problem *p)
+{
+	const struct main_options *o = context;
+
+	if (!o->json)
+		log_error("%s: byte %ju: %s", o->delta_path, (uintmax_t)p->offset, p->text);
+}
+
+static void on_delta_note(void *context, const char *text)
+{
+	const struct main_options *o = context;
+
+	if (!o->json && !o->quiet)
+		log_info("%s: %s", o->delta_path, text);
+}
+
+static void print_delta_json(const struct main_options *o, const struct fsck_delta_report *r, int status)
+{
+	const struct {
+		const char *name;
+		uint64_t value;
+	} figures[] = {
+		{"items", r->items}, {"inodes", r->inodes}, {"new_inodes", r->new_inodes}, {"removed_inodes", r->gone}, {"names", r->names},
+		{"hidden_names", r->hidden}, {"extents", r->extents}, {"xattrs", r->xattrs}, {"inodes_without_name", r->orphans},
+		{"shared_runs", r->shared}, {"content_pages", r->content_pages}, {"nodes", r->nodes}, {"used_pages", r->live_pages},
+		{"frames_to_apply", r->replayed}, {"generation", r->generation},
+	};
+
+	fputs("{\n  \"path\": ", stdout);
+	json_string(stdout, o->delta_path, strlen(o->delta_path));
+	printf(",\n  \"ok\": %s,\n  \"exit_status\": %d,\n  \"corrected\": %s,\n  \"errors\": %" PRIu64, status & ~FSCK_CORRECTED ? "false" : "true",
+		status, r->corrected ? "true" : "false", r->errors);
+	if (r->error[0]) {
+		fputs(",\n  \"error\": ", stdout);
+		json_string(stdout, r->error, strlen(r->error));
+	}
+	fputs(",\n  \"problems\": [", stdout);
+	for (size_t i = 0; i < r->problem_count; i++) {
+		printf("%s\n    {\"offset\": %" PRIu64 ", \"text\": ", i ? "," : "", r->problems[i].offset);
+		json_string(stdout, r->problems[i].text, strlen(r->problems[i].text));
+		putchar('}');
+	}
+	printf("%s],\n  \"affected\": %" PRIu64 ",\n  \"affected_paths\": ", r->problem_count ? "\n  " : "", r->affected);
+	json_strings(r->affected_paths, r->affected_count);
+	fputs(",\n  \"figures\": {", stdout);
+	for (size_t i = 0; i < ARRAY_SIZE(figures); i++)
+		printf("\n    \"%s\": %" PRIu64 ",", figures[i].name, figures[i].value);
+	printf("\n    \"seconds\": %.3f\n  }\n}\n", r->seconds);
+}
+
+static void print_delta(const struct main_options *o, const struct fsck_delta_report *r, int status)
+{
+	if (r->errors > r->problem_count)
+		log_error("%s: %ju more problems are not shown", o->delta_path, (uintmax_t)(r->errors - r->problem_count));
+	for (size_t i = 0; i < r->affected_count; i++) {
+		size_t size = 4 * strlen(r->affected_paths[i]) + 8;
+		char *shown = malloc(size);
+
+		if (shown)
+			log_error("%s: not whole: %s", o->delta_path, name_escape(r->affected_paths[i], strlen(r->affected_paths[i]), shown, size));
+		free(shown);
+	}
+	if (r->affected > r->affected_count)
+		log_error("%s: %ju more files are not whole", o->delta_path, (uintmax_t)(r->affected - r->affected_count));
+	if (r->error[0])
+		log_error("%s: %s", o->delta_path, r->error);
+	else if (r->left && !o->give_up)
+		log_error("%s: 'fsck.pinfs -y' %s", o->delta_path, o->repair ? "gives up what can't be read" : "repairs it");
+	if (o->quiet || r->error[0])
+		return;
+	printf("%s: ", o->delta_path);
+	if (status & FSCK_UNCORRECTED)
+		printf("DAMAGED: %" PRIu64 " problem%s", r->left, r->left == 1 ? "" : "s");
+	else
+		printf("%s: %" PRIu64 " inodes changed", status & FSCK_CORRECTED ? "corrected" : "sound", r->inodes);
+	printf(", %" PRIu64 " items checked in %.2f s\n", r->items, r->seconds);
+	if (!o->verbose)
+		return;
+	printf("  inodes     %" PRIu64 ": %" PRIu64 " new, %" PRIu64 " removed, %" PRIu64 " without a name\n", r->inodes, r->new_inodes, r->gone, r->orphans);
+	printf("  names      %" PRIu64 " new, %" PRIu64 " hidden\n", r->names, r->hidden);
+	printf("  content    %" PRIu64 " extents, %" PRIu64 " pages, %" PRIu64 " runs of them shared; %" PRIu64 " extended attributes\n", r->extents, r->content_pages,
+		r->shared, r->xattrs);
+	printf("  pages      %" PRIu64 " used, %" PRIu64 " nodes of the tree; checkpoint %" PRIu64 ", %" PRIu64 " frames to apply\n", r->live_pages, r->nodes,
+		r->generation, r->replayed);
+}
+
+static int check_delta(const struct main_options *o, struct image *image)
+{
+	struct fsck_delta_options options = {
+		.repair = o->repair,
+		.give_up = o->give_up,
+		.cancelled = is_cancelled,
+		.on_problem = on_delta_problem,
+		.on_note = on_delta_note,
+		.context = (void *)o,
+		.open = open_delta,
+		.open_context = (void *)o,
+	};
+	struct fsck_delta_report report;
+	int r = fsck_delta_run(image, &options, &report), status = FSCK_OK;
+
+	if (r < 0)
+		status = r == -ECANCELED ? FSCK_CANCELLED : r == -EUCLEAN ? FSCK_UNCORRECTED : FSCK_ERROR;
+	status |= (report.corrected ? FSCK_CORRECTED : 0) | (report.left ? FSCK_UNCORRECTED : 0);
+	if (o->json)
+		print_delta_json(o, &report, status);
+	else
+		print_delta(o, &report, status);
+	fsck_delta_report_free(&report);
+	return status;
+}
+
 /* Says what is wrong with the file as a whole; returns the exit code. */
 static int refuse(const struct main_options *o, int r, const char *error)
 {
@@ -376,7 +504,7 @@ static int check_path(const struct main_options *o)
 		io_close(io);
 		return refuse(o, r, error);
 	}
-	r = check(o, image);
+	r = o->delta_path ? check_delta(o, image) : check(o, image);
 	image_close(image);
 	return r;
 }

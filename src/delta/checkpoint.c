@@ -302,7 +302,7 @@ static void give_back(struct delta *d)
 		space_trim(d->space, 0, UINT64_MAX, PUNCH_LEAST, &given);
 }
 
-int checkpoint_make(struct delta *d)
+static int make_one(struct delta *d, bool force)
 {
 	struct checkpoint c = {0};
 	int r;
@@ -313,7 +313,7 @@ int checkpoint_make(struct delta *d)
 	mutex_lock(&d->lock);
 	r = a64_read(&d->failed) ? -(int)a64_read(&d->failed) : d->options.read_only ? -EROFS : 0;
 	/* Nothing has happened since the last one. */
-	if (r < 0 || (!d->log.used && !tree_dirty(d->tree) && d->generation)) {
+	if (r < 0 || (!force && !d->log.used && !tree_dirty(d->tree) && d->generation)) {
 		mutex_unlock(&d->lock);
 		return r;
 	}
@@ -336,6 +336,16 @@ int checkpoint_make(struct delta *d)
 	}
 	free(c.map.bytes);
 	return r;
+}
+
+int checkpoint_make(struct delta *d)
+{
+	return make_one(d, false);
+}
+
+int checkpoint_force(struct delta *d)
+{
+	return make_one(d, true);
 }
 
 int delta_checkpoint(struct delta *d)

@@ -205,7 +205,7 @@ fail:
 
 /* ---- opening ---- */
 
-static bool super_valid(const struct pinfs_delta_super *s, unsigned slot)
+bool super_valid(const struct pinfs_delta_super *s, unsigned slot)
 {
 	return !memcmp(s->magic, PINFS_DELTA_MAGIC, sizeof(s->magic)) && pinfs_get32(s->slot) == slot &&
 		pinfs_get64(s->generation) % 2 == slot / 2 &&
@@ -329,13 +329,48 @@ static int super_take(struct delta *d, const struct pinfs_delta_super *s)
 	if (store_hole(d->store, log_first, &ready) == 0 && ready > log_first)
 		d->log.ready = align_down(MIN(ready - log_first, log_bytes), PINFS_PAGE_SIZE);
 	r = map_load(d, s);
+	if (r == -EUCLEAN && d->options.salvage) {
+		d->salvage.map_lost = true;
+		d->map_pages = 0;
+		r = 0;
+	}
 	if (r == 0 && d->map_pages && !space_is_live(d->space, d->map_first))
 		r = delta_damaged(d, d->map_first * PINFS_PAGE_SIZE, "the map of used pages doesn't know itself");
 	return r;
 }
 
+/* What is in the store, up to a frame of the log. */
+static int open_until(struct store *store, const struct delta_options *o, const struct pinfs_delta_super *s, const struct delta_salvage *salvage,
+	struct delta **ret, struct delta_salvage *ret_salvage, char error[DELTA_ERROR_SIZE])
+{
+	struct delta *d;
+	int r = delta_new(store, o, &d);
+
+	if (r < 0)
+		return r;
+	d->salvage.cut = salvage->cut;
+	d->salvage.cut_offset = salvage->cut_offset;
+	if (!super_plausible(s))
+		r = delta_damaged(d, pinfs_get32(s->slot) * PINFS_PAGE_SIZE, "the superblock contradicts itself");
+	if (r == 0)
+		r = super_take(d, s);
+	if (r == 0 && o->salvage)
+		r = salvage_tree(d);
+	if (r == 0)
+		r = replay_log(d, error);
+	if (r == 0 && o->salvage && !o->read_only)
+		r = delta_rebuild_space(d);
+	*ret_salvage = d->salvage;
+	if (r < 0)
+		delta_drop(d);
+	else
+		*ret = d;
+	return r;
+}
+
 int delta_open(struct store *store, const struct delta_options *o, struct delta **ret, char error[DELTA_ERROR_SIZE])
 {
+	struct delta_salvage salvage = {0}, found = {0};
 	struct pinfs_delta_super s;
 	struct delta *d = NULL;
 	unsigned bad;
@@ -352,19 +387,20 @@ int delta_open(struct store *store, const struct delta_options *o, struct delta 
 	if (r < 0)
 		return r;
 	error[0] = 0;
-	r = delta_new(store, o, &d);
-	if (r == 0 && !super_plausible(&s))
-		r = delta_damaged(d, pinfs_get32(s.slot) * PINFS_PAGE_SIZE, "the superblock contradicts itself");
-	if (r == 0)
-		r = super_take(d, &s);
-	if (r == 0)
-		r = replay_log(d, error);
-	if (r == 0 && !o->no_thread && !o->read_only)
+	r = open_until(store, o, &s, &salvage, &d, &found, error);
+	/* The same again, without the frame that could be applied in part only, and those behind it. */
+	if (r == -EUCLEAN && o->salvage && found.cut) {
+		salvage = found;
+		r = open_until(store, o, &s, &salvage, &d, &found, error);
+	}
+	if (r == 0 && !o->no_thread && !o->read_only) {
 		r = delta_thread_start(d);
+		if (r < 0)
+			delta_drop(d);
+	}
 	if (r < 0) {
 		if (!error[0])
 			snprintf(error, DELTA_ERROR_SIZE, "%s", r == -EUCLEAN ? "it is damaged; fsck.pinfs says more" : strerror(-r));
-		delta_drop(d);
 		return r;
 	}
 	*ret = d;

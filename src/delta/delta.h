@@ -38,6 +38,7 @@ struct delta_options {
 	bool no_recovery;     /* -EUCLEAN if something is in the log */
 	bool no_flush;	      /* nothing waits for the disk: ephemeral mounts */
 	bool no_thread;	      /* nothing happens in the background: tools */
+	bool salvage;	      /* fsck -y: what is damaged is left out, delta_get_salvage() says what that was; unless read_only, the pages in use are found anew */
 	/* Called from any thread, perhaps under the delta's lock; may be NULL. offset: byte of the delta. */
 	void (*on_damage)(void *context, uint64_t offset, const char *text);
 	/* Something that the user should know. */
@@ -239,9 +240,100 @@ int delta_trim(struct delta *delta, uint64_t start, uint64_t len, uint64_t least
 /* ---- for fsck and other tools ---- */
 
 struct delta_super_info {
-	bool valid;
+	bool valid; /* whole, and where it belongs */
+	bool empty; /* nothing but zeroes: it was never written */
 	uint64_t generation;
-	unsigned slot;
 };
+/* The four superblocks. Errors of the disk. */
+int delta_supers_read(struct store *store, struct delta_super_info ret[PINFS_DELTA_SUPERS]);
+
+struct delta_salvage {
+	uint64_t lost_nodes; /* of the tree, with all items below them */
+	bool map_lost;
+	/* Number of the frame that contradicts what stands before it, where its payload lies; 0: none. It counts as the log's end. */
+	uint64_t cut, cut_offset;
+};
+void delta_get_salvage(const struct delta *delta, struct delta_salvage *ret);
+
+/* What lies in the log where it ends, and behind that. */
+struct delta_log_end {
+	uint64_t offset;   /* byte of the delta: there it ends */
+	uint64_t sequence; /* number of the frame that would come next */
+	bool torn;	   /* a frame of that number begins there, but is not whole */
+	bool no_content;   /* it is whole, but not what it refers to */
+	uint64_t behind;   /* whole frames that would follow it */
+	bool flushed;	   /* one of these says that the missing one had been flushed: no power cut explains that */
+};
+int delta_log_end(struct delta *delta, struct delta_log_end *ret);
+
+/* An item as it stands in the tree, of whatever kind. */
+struct delta_item {
+	uint64_t object, offset; /* its key */
+	uint64_t place;		 /* byte of the delta where its value lies; 0: not in a checkpoint so far */
+	size_t len;
+	uint8_t value[PINFS_DELTA_ITEM_MAX];
+};
+static inline uint64_t delta_item_ino(const struct delta_item *item)
+{
+	return item->object >> 8;
+}
+static inline unsigned delta_item_type(const struct delta_item *item)
+{
+	return (unsigned)(item->object & 0xff);
+}
+/* The first one with a key from there on. -ENOENT. Takes the lock itself. */
+int delta_item_next(struct delta *delta, uint64_t object, uint64_t offset, struct delta_item *ret);
+
+/* Their decoders, one for each kind; without any lock. -EUCLEAN: on_damage was told why. */
+int delta_item_inode(struct delta *delta, const struct delta_item *item, struct delta_inode *ret);
+int delta_item_dirent(struct delta *delta, const struct delta_item *item, struct delta_dirent *ret);
+struct delta_item_xattr {
+	char name[PINFS_XATTR_NAME_MAX + 1];
+	size_t name_len, size;
+	unsigned pieces;
+};
+int delta_item_xattr(struct delta *delta, const struct delta_item *item, struct delta_item_xattr *ret);
+struct delta_item_extent {
+	struct delta_extent extent; /* page, pages, kind, start… as the item has them */
+	uint64_t first, stored;	    /* pages of the delta that it refers to */
+	uint64_t counted;	    /* what it counts for in delta_inode.pages */
+};
+int delta_item_extent(struct delta *delta, const struct delta_item *item, struct delta_item_extent *ret);
+struct delta_item_shared {
+	uint64_t first, pages;
+	uint32_t refs;
+};
+int delta_item_shared(struct delta *delta, const struct delta_item *item, struct delta_item_shared *ret);
+/* Bits 8 to 61 of a name's hash, as the slots of DIRENT and XATTR items have them. */
+uint64_t delta_name_hash(const struct delta *delta, const char *name, size_t len);
+
+/*
+ * Reads the content of an extent, and compares it with its checksums: *ret_bad has a bit for each page of the item that doesn't hold (all bits, where
+ * they are compressed together). Errors of the disk count as damage; -ENOMEM.
+ */
+struct delta_bad_pages {
+	uint64_t count, first; /* pages; the first one, counted from the item's */
+	uint64_t offset;       /* byte of the delta where it is expected */
+	bool bad[PINFS_DELTA_RAW_PAGES];
+	int error;	       /* -EUCLEAN, or the disk's */
+};
+int delta_item_verify(struct delta *delta, const struct delta_item *item, struct delta_bad_pages *ret);
+
+/* Within a transaction: an item has this value, or is gone, whatever that means. -ENOENT */
+int delta_item_put(struct delta *delta, uint64_t object, uint64_t offset, const void *value, size_t len);
+int delta_item_delete(struct delta *delta, uint64_t object, uint64_t offset);
+/* Numbers below this one are used; the next checkpoint says so. */
+void delta_ino_raise(struct delta *delta, uint64_t ino);
+
+/* The next run of pages that the map and the log call used, from `page` on. -ENOENT */
+int delta_live_next(struct delta *delta, uint64_t page, uint64_t *ret_first, uint64_t *ret_pages);
+/*
+ * Pages that are used, and not by content: nodes of the tree (those that the last checkpoint alone uses, too) and the map itself.
+ */
+int delta_walk_places(struct delta *delta, int (*visit)(void *context, uint64_t first, uint64_t pages, bool map), void *context);
+/* The pages in use are those that nodes and extents refer to, and no others. Until the next checkpoint nothing is written over that was ever used. */
+int delta_rebuild_space(struct delta *delta);
+/* Two checkpoints, even if nothing has changed: all four superblocks are new. */
+int delta_rewrite(struct delta *delta);
 
 #endif

@@ -5,7 +5,7 @@
  */
 #include "delta/internal.h"
 
-static bool kind_has_pages(unsigned kind)
+bool extent_has_pages(unsigned kind)
 {
 	return kind == PINFS_DELTA_RAW || kind == PINFS_DELTA_UNWRITTEN || kind == PINFS_DELTA_LZ4;
 }
@@ -19,15 +19,15 @@ static size_t extent_size(const struct pinfs_delta_extent *e)
 }
 
 /* Pages of the delta that it refers to. */
-static uint64_t stored_pages(const struct pinfs_delta_extent *e)
+uint64_t extent_stored_pages(const struct pinfs_delta_extent *e)
 {
 	return e->kind == PINFS_DELTA_LZ4 ? DIV_ROUND_UP(pinfs_get32(e->stored), PINFS_PAGE_SIZE) : pinfs_get32(e->pages);
 }
 
 /* What it counts for in its inode: one that lies in the tree or in the log is a page, as long as that is so. */
-static uint64_t counted_pages(const struct pinfs_delta_extent *e)
+uint64_t extent_counted_pages(const struct pinfs_delta_extent *e)
 {
-	return kind_has_pages(e->kind) ? stored_pages(e) : e->kind == PINFS_DELTA_INLINE || e->kind == PINFS_DELTA_LOGGED;
+	return extent_has_pages(e->kind) ? extent_stored_pages(e) : e->kind == PINFS_DELTA_INLINE || e->kind == PINFS_DELTA_LOGGED;
 }
 
 bool extent_valid(const void *value, size_t len)
@@ -217,12 +217,12 @@ static int pages_refer(struct delta *d, uint64_t first, uint64_t pages, bool mor
 /* The pages of the delta that an extent stops referring to, if [from, to) of it goes. */
 static int item_release(struct delta *d, struct delta_inode *inode, const struct item *i, uint64_t from, uint64_t to)
 {
-	uint64_t end = i->page + pinfs_get32(i->e.pages), pages = stored_pages(&i->e), start = pinfs_get64(i->e.start);
+	uint64_t end = i->page + pinfs_get32(i->e.pages), pages = extent_stored_pages(&i->e), start = pinfs_get64(i->e.start);
 	bool left = from > i->page, right = to < end;
 	int r = 0;
 
-	if (!kind_has_pages(i->e.kind)) {
-		inode->pages -= MIN(counted_pages(&i->e), inode->pages);
+	if (!extent_has_pages(i->e.kind)) {
+		inode->pages -= MIN(extent_counted_pages(&i->e), inode->pages);
 		return 0;
 	}
 	if (i->e.kind == PINFS_DELTA_LZ4) {
@@ -347,7 +347,7 @@ static int extent_set(struct delta *d, struct delta_inode *inode, const struct i
 	if (r == 0)
 		r = item_put(d, inode->ino, i);
 	if (r == 0)
-		inode->pages += counted_pages(&i->e);
+		inode->pages += extent_counted_pages(&i->e);
 	return r;
 }
 
@@ -389,12 +389,12 @@ int delta_extent_share(struct delta *d, struct delta_inode *inode, uint64_t firs
 	r = item_at(d, from_ino, from->page, &i);
 	if (r < 0)
 		return r == -ENOENT ? -ESTALE : r;
-	if (i.page > from->page || i.page + pinfs_get32(i.e.pages) < from->page + pages || !kind_has_pages(i.e.kind) ||
+	if (i.page > from->page || i.page + pinfs_get32(i.e.pages) < from->page + pages || !extent_has_pages(i.e.kind) ||
 		i.e.kind == PINFS_DELTA_UNWRITTEN)
 		return -ESTALE;
 	item_cut(&i, from->page, from->page + pages, &piece);
 	/* Before anything goes: it may lie under what it replaces. */
-	r = pages_refer(d, pinfs_get64(piece.e.start), stored_pages(&piece.e), true);
+	r = pages_refer(d, pinfs_get64(piece.e.start), extent_stored_pages(&piece.e), true);
 	piece.page = first;
 	return r < 0 ? r : extent_set(d, inode, &piece);
 }
@@ -436,7 +436,7 @@ int extent_put(struct delta *d, struct delta_inode *inode, uint64_t page, const 
 	memcpy(buf, e, sizeof(*e));
 	if (more_len)
 		memcpy(buf + sizeof(*e), more, more_len);
-	inode->pages += counted_pages(e);
+	inode->pages += extent_counted_pages(e);
 	return txn_put_logged(d, KEY(inode->ino, PINFS_DELTA_EXTENT, page), buf, sizeof(*e) + more_len, buf, sizeof(*e) + more_len, log_data, log_len);
 }
 

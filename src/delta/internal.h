@@ -79,6 +79,8 @@ struct delta {
 	} *logged;
 	size_t logged_count, logged_capacity;
 	uint64_t frames, replayed, checkpoints;
+	struct delta_salvage salvage;
+	bool log_no_content; /* replay ended before a frame whose content isn't there */
 	struct cond room;	  /* lock: the log has been shortened */
 	uint8_t *map;		  /* checkpoint_lock: for space_snapshot() */
 
@@ -101,6 +103,29 @@ struct delta {
 
 /* Tells, and returns -EUCLEAN. */
 int delta_damaged(struct delta *delta, uint64_t offset, const char *fmt, ...) _printf_(3, 4);
+
+/* ---- delta.c ---- */
+
+/* Whole, and in the place where it belongs. */
+bool super_valid(const struct pinfs_delta_super *super, unsigned slot);
+
+/* ---- salvage.c ---- */
+
+/* The tree without its damaged nodes. */
+int salvage_tree(struct delta *delta);
+
+/* ---- items.c: the forms of items ---- */
+
+struct xattr_item {
+	uint64_t slot;
+	size_t size, name_len;
+	unsigned pieces;
+	const uint8_t *name, *value;
+};
+int inode_item_decode(struct delta *delta, uint64_t ino, const void *value, size_t len, struct delta_inode *ret);
+int dirent_decode(struct delta *delta, uint64_t dir, uint64_t slot, const uint8_t *value, size_t len, struct delta_dirent *ret);
+int xattr_decode(struct delta *delta, uint64_t ino, uint64_t slot, const uint8_t *value, size_t len, struct xattr_item *ret);
+uint64_t name_hash(const struct delta *delta, const char *name, size_t len);
 
 /* ---- txn.c: the items and pages of a transaction ---- */
 
@@ -157,6 +182,8 @@ int replay_log(struct delta *delta, char error[DELTA_ERROR_SIZE]);
 
 int super_write(struct delta *delta, const struct pinfs_delta_super *super);
 int checkpoint_make(struct delta *delta);
+/* The same, even if nothing has changed. */
+int checkpoint_force(struct delta *delta);
 int map_load(struct delta *delta, const struct pinfs_delta_super *super);
 void thread_wake(struct delta *delta);
 int delta_thread_start(struct delta *delta);
@@ -183,6 +210,10 @@ int logged_note(struct delta *delta, uint64_t ino, uint64_t page);
 
 /* Are the pages of an extent, as the log has it, as its checksums say? 0, -EUCLEAN, or an error of the disk. */
 int extent_verify(struct delta *delta, const void *value, size_t len, uint8_t *buf);
+/* Pages of the delta that it refers to; what it counts for in its inode. */
+uint64_t extent_stored_pages(const struct pinfs_delta_extent *extent);
+uint64_t extent_counted_pages(const struct pinfs_delta_extent *extent);
+bool extent_has_pages(unsigned kind);
 /* Checks the form of an extent's value. */
 bool extent_valid(const void *value, size_t len);
 #define EXTENT_BUFFER ((size_t)PINFS_DELTA_RAW_PAGES * PINFS_PAGE_SIZE)

@@ -60,19 +60,11 @@ static bool inode_decode(const struct pinfs_delta_inode *i, uint64_t ino, struct
 	return ok && ret->image_end <= PINFS_DELTA_FILE_MAX;
 }
 
-int delta_inode_get(struct delta *d, uint64_t ino, struct delta_inode *ret)
+int inode_item_decode(struct delta *d, uint64_t ino, const void *value, size_t len, struct delta_inode *ret)
 {
 	struct pinfs_delta_inode raw;
 	struct delta_inode inode;
-	const void *value;
-	size_t len;
-	int r;
 
-	if (!ino || ino > INO_MAX)
-		return -ENOENT;
-	r = tree_get(d->tree, KEY(ino, PINFS_DELTA_INODE, 0), &value, &len);
-	if (r < 0)
-		return r;
 	if (len != sizeof(raw))
 		return bad_item(d, ino, "it has a wrong size");
 	memcpy(&raw, value, sizeof(raw));
@@ -80,6 +72,18 @@ int delta_inode_get(struct delta *d, uint64_t ino, struct delta_inode *ret)
 		return bad_item(d, ino, "its attributes can't be");
 	*ret = inode;
 	return 0;
+}
+
+int delta_inode_get(struct delta *d, uint64_t ino, struct delta_inode *ret)
+{
+	const void *value;
+	size_t len;
+	int r;
+
+	if (!ino || ino > INO_MAX)
+		return -ENOENT;
+	r = tree_get(d->tree, KEY(ino, PINFS_DELTA_INODE, 0), &value, &len);
+	return r < 0 ? r : inode_item_decode(d, ino, value, len, ret);
 }
 
 int delta_inode_put(struct delta *d, const struct delta_inode *i)
@@ -189,7 +193,7 @@ int delta_orphan_next(struct delta *d, uint64_t ino, uint64_t *ret)
 
 #define HASH_SLOTS 256u
 
-static uint64_t name_hash(const struct delta *d, const char *name, size_t len)
+uint64_t name_hash(const struct delta *d, const char *name, size_t len)
 {
 	return codec_hash_seeded(name, len, d->hash_seed) & PINFS_DELTA_HASH_MASK;
 }
@@ -227,7 +231,7 @@ static int slot_find(struct delta *d, uint64_t ino, unsigned type, size_t header
 	return -ENOENT;
 }
 
-static int dirent_decode(struct delta *d, uint64_t dir, uint64_t slot, const uint8_t *value, size_t len, struct delta_dirent *ret)
+int dirent_decode(struct delta *d, uint64_t dir, uint64_t slot, const uint8_t *value, size_t len, struct delta_dirent *ret)
 {
 	struct pinfs_delta_dirent raw;
 
@@ -337,14 +341,7 @@ int delta_symlink_put(struct delta *d, uint64_t ino, const char *target)
 
 /* ---- extended attributes ---- */
 
-struct xattr_item {
-	uint64_t slot;
-	size_t size, name_len;
-	unsigned pieces;
-	const uint8_t *name, *value;
-};
-
-static int xattr_decode(struct delta *d, uint64_t ino, uint64_t slot, const uint8_t *value, size_t len, struct xattr_item *ret)
+int xattr_decode(struct delta *d, uint64_t ino, uint64_t slot, const uint8_t *value, size_t len, struct xattr_item *ret)
 {
 	struct pinfs_delta_xattr raw;
 	size_t size;

@@ -8,6 +8,9 @@
  */
 #include "delta/internal.h"
 
+/* Numbers of frames that fsck leaves out, so that those behind a log that it has cut don't fit any more. */
+#define SALVAGE_STEP (1u << 20)
+
 struct replay {
 	struct delta *delta;
 	uint64_t durable; /* number of the last frame that is known to be */
@@ -36,6 +39,8 @@ static int verify_frame(void *context, const struct log_frame *f)
 
 	if (f->sequence <= r->durable)
 		return 0;
+	if (r->delta->salvage.cut && f->sequence >= r->delta->salvage.cut)
+		return 1;
 	while (log_record_next(f, &at, &rec, &error)) {
 		int e;
 
@@ -44,8 +49,10 @@ static int verify_frame(void *context, const struct log_frame *f)
 		if (!extent_valid(rec.value, rec.len))
 			return 0; /* said when it is applied */
 		e = extent_verify(r->delta, rec.value, rec.len, r->buf);
-		if (e == -EUCLEAN)
+		if (e == -EUCLEAN) {
+			r->delta->log_no_content = true;
 			return 1;
+		}
 		if (e < 0)
 			return e;
 	}
@@ -88,11 +95,11 @@ static int apply_record(struct delta *d, const struct log_frame *f, const struct
 		return apply_put(d, f, rec);
 	case PINFS_DELTA_DELETE:
 		r = tree_delete(d->tree, rec->key);
-		return r == -ENOENT ? -EUCLEAN : r;
+		return r == -ENOENT ? (d->salvage.lost_nodes ? 0 : -EUCLEAN) : r;
 	case PINFS_DELTA_ALLOC:
-		return space_live(d->space, rec->key.object, rec->key.offset) ? 0 : -EUCLEAN;
+		return space_live(d->space, rec->key.object, rec->key.offset) || d->salvage.map_lost ? 0 : -EUCLEAN;
 	case PINFS_DELTA_FREE:
-		return space_free(d->space, rec->key.object, rec->key.offset) ? 0 : -EUCLEAN;
+		return space_free(d->space, rec->key.object, rec->key.offset) || d->salvage.map_lost ? 0 : -EUCLEAN;
 	case PINFS_DELTA_FILES:
 		d->files = rec->key.offset;
 		return 0;
@@ -108,10 +115,14 @@ static int apply_frame(void *context, const struct log_frame *f)
 	size_t at = 0;
 	int error = 0;
 
-	if (f->sequence >= r->next)
+	if (f->sequence >= r->next || (r->delta->salvage.cut && f->sequence >= r->delta->salvage.cut))
 		return 1;
 	while (error == 0 && log_record_next(f, &at, &rec, &error))
 		error = apply_record(r->delta, f, &rec);
+	if (error == -EUCLEAN && r->delta->options.salvage) {
+		r->delta->salvage.cut = f->sequence;
+		r->delta->salvage.cut_offset = f->offset;
+	}
 	if (error == -EUCLEAN)
 		delta_damaged(r->delta, f->offset + at, "frame %ju of the log contradicts what stands before it", (uintmax_t)f->sequence);
 	if (error < 0)
@@ -143,6 +154,9 @@ int replay_log(struct delta *d, char error[DELTA_ERROR_SIZE])
 		e = log_walk(d, true, apply_frame, &r);
 	if (e < 0)
 		return e;
+	/* What stands behind the end is not to be found again. */
+	if (d->options.salvage && !d->options.read_only)
+		d->log.sequence += SALVAGE_STEP;
 	a64_set(&d->written, d->log.sequence - 1);
 	a64_set(&d->durable, MIN(r.durable, d->log.sequence - 1));
 	return 0;

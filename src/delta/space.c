@@ -460,3 +460,34 @@ void space_get_stats(struct space *s, struct space_stats *ret)
 		.backed = s->ready,
 	};
 }
+
+/* ---- for fsck ---- */
+
+uint64_t space_live_next(const struct space *s, uint64_t page, uint64_t *ret)
+{
+	uint64_t end = s->words * WORD, n = 0;
+
+	while (page < end && !bit_get(s->live, page))
+		page += page % WORD == 0 && !s->live[page / WORD] ? WORD : 1;
+	while (page + n < end && bit_get(s->live, page + n))
+		n++;
+	*ret = page;
+	return n;
+}
+
+int space_rebuild(struct space *s, const uint8_t *map, uint64_t bits, uint64_t end)
+{
+	int r = maps_grow(s, MAX(bits, end));
+
+	if (r < 0)
+		return r;
+	for (uint64_t w = 0; w < s->words; w++) {
+		s->live[w] = map_word(map, bits, w);
+		s->backed[w] |= s->live[w];
+	}
+	for (uint64_t p = s->first; p < end; p++)
+		s->held[p / WORD] |= 1ull << p % WORD;
+	s->bits = MAX(s->bits, MAX(bits, end));
+	recount(s);
+	return 0;
+}

@@ -92,4 +92,11 @@ struct space_stats {
 void space_get_stats(struct space *space, struct space_stats *ret);
 bool space_is_live(const struct space *space, uint64_t page);
 
+/* ---- for fsck ---- */
+
+/* The next run of live pages from `page` on; 0: none. */
+uint64_t space_live_next(const struct space *space, uint64_t page, uint64_t *ret_first);
+/* Pages of this map are live; none up to `end` is handed out before the next checkpoint. -ENOMEM. */
+int space_rebuild(struct space *space, const uint8_t *map, uint64_t bits, uint64_t end);
+
 #endif

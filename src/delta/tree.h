@@ -108,6 +108,12 @@ struct tree_node_info {
 	unsigned count;
 };
 int tree_walk(struct tree *tree, int (*visit)(void *context, const struct tree_node_info *info), void *context, uint64_t *ret_damaged);
+/* Places of nodes that were part of the checkpoint, are not part of the tree any more, and not freed so far. */
+size_t tree_gone(const struct tree *tree, const uint64_t **ret);
+/* Nobody will free those. */
+void tree_forget_gone(struct tree *tree);
+/* Byte of the delta where an item's value lies; 0: the node is dirty, or there is none. */
+uint64_t tree_where(struct tree *tree, struct tree_key key);
 /*
  * fsck -y: takes damaged nodes out of their parents, so that all others can be used: what was below them is lost; in *ret_lost how many nodes.
  */

@@ -62,6 +62,32 @@ int tree_walk(struct tree *t, int (*visit)(void *context, const struct tree_node
 	return r;
 }
 
+size_t tree_gone(const struct tree *t, const uint64_t **ret)
+{
+	*ret = t->gone;
+	return t->gone_count;
+}
+
+void tree_forget_gone(struct tree *t)
+{
+	t->gone_count = 0;
+}
+
+uint64_t tree_where(struct tree *t, struct tree_key key)
+{
+	struct node *n;
+	unsigned slot;
+	int r = node_root(t, &n);
+
+	while (r == 0 && n->level)
+		r = node_child(t, n, inner_find(n, key), &n);
+	if (r < 0 || !n->page)
+		return 0;
+	slot = leaf_find(n, key);
+	return slot < n->count && tree_key_compare(leaf_key(n, slot), key) == 0 ?
+		n->page * PINFS_PAGE_SIZE + pinfs_get32(leaf_slot(n, slot)->where) : 0;
+}
+
 /* ---- prune ---- */
 
 struct prune {
