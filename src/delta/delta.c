@@ -280,6 +280,8 @@ static int super_check(const struct pinfs_delta_super *s, const struct delta_opt
 			pinfs_get16(s->version_major), pinfs_get16(s->version_minor), (uintmax_t)pinfs_get64(s->incompat));
 		return -EOPNOTSUPP;
 	}
+	if (o->any_image)
+		return 0;
 	if (memcmp(s->image_uuid, o->image_uuid, 16) != 0 || memcmp(s->image_hash, o->image_hash, 16) != 0 ||
 		pinfs_get64(s->image_size) != o->image_size || pinfs_get64(s->image_inodes) != o->image_inodes) {
 		uuid_format(s->image_uuid, uuid);
@@ -314,6 +316,8 @@ static int super_take(struct delta *d, const struct pinfs_delta_super *s)
 	int r;
 
 	memcpy(d->uuid, s->uuid, sizeof(d->uuid));
+	memcpy(d->options.image_uuid, s->image_uuid, sizeof(d->options.image_uuid));
+	d->options.image_inodes = pinfs_get64(s->image_inodes);
 	d->hash_seed = pinfs_get64(s->hash_seed);
 	d->created = pinfs_get64(s->created_sec);
 	d->ino_generation = pinfs_get32(s->ino_generation);
@@ -416,6 +420,7 @@ void delta_get_info(struct delta *d, struct delta_info *ret)
 	space_get_stats(d->space, &space);
 	store_get_stats(d->store, &store);
 	*ret = (struct delta_info){
+		.image_inodes = d->options.image_inodes,
 		.generation = d->generation,
 		.log_bytes = d->log.bytes,
 		.log_used = d->log.used,
@@ -436,6 +441,7 @@ void delta_get_info(struct delta *d, struct delta_info *ret)
 		.written = a64_read(&d->written),
 	};
 	memcpy(ret->uuid, d->uuid, sizeof(ret->uuid));
+	memcpy(ret->image_uuid, d->options.image_uuid, sizeof(ret->image_uuid));
 	mutex_unlock(&d->lock);
 }
 

@@ -39,6 +39,7 @@ struct delta_options {
 	bool no_flush;	      /* nothing waits for the disk: ephemeral mounts */
 	bool no_thread;	      /* nothing happens in the background: tools */
 	bool salvage;	      /* fsck -y: what is damaged is left out, delta_get_salvage() says what that was; unless read_only, the pages in use are found anew */
+	bool any_image;	      /* tools that have no image: whatever it belongs to, as delta_info says */
 	/* Called from any thread, perhaps under the delta's lock; may be NULL. offset: byte of the delta. */
 	void (*on_damage)(void *context, uint64_t offset, const char *text);
 	/* Something that the user should know. */
@@ -59,7 +60,8 @@ int delta_open(struct store *store, const struct delta_options *options, struct 
 void delta_close(struct delta *delta);
 
 struct delta_info {
-	uint8_t uuid[16];
+	uint8_t uuid[16], image_uuid[16]; /* its own; the image's that it belongs to */
+	uint64_t image_inodes;
 	uint64_t generation;	 /* checkpoints so far */
 	uint64_t log_bytes, log_used;
 	uint64_t frames;	 /* written by this process */
@@ -238,6 +240,9 @@ int delta_extent_allocate(struct delta *delta, struct delta_inode *inode, uint64
 int delta_trim(struct delta *delta, uint64_t start, uint64_t len, uint64_t least, uint64_t *ret_bytes);
 
 /* ---- for fsck and other tools ---- */
+
+/* Under the lock: the first inode that the delta has something of, with a number from `ino` on. -ENOENT. */
+int delta_inode_next(struct delta *delta, uint64_t ino, struct delta_inode *ret);
 
 struct delta_super_info {
 	bool valid; /* whole, and where it belongs */

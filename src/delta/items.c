@@ -76,6 +76,9 @@ int inode_item_decode(struct delta *d, uint64_t ino, const void *value, size_t l
 
 int delta_inode_get(struct delta *d, uint64_t ino, struct delta_inode *ret)
 {
+int delta_inode_next(struct delta *d, uint64_t ino, struct delta_inode *ret)
+{
+	struct tree_key key, end = KEY(INO_MAX, 0xff, UINT64_MAX);
 	const void *value;
 	size_t len;
 	int r;
@@ -84,6 +87,15 @@ int delta_inode_get(struct delta *d, uint64_t ino, struct delta_inode *ret)
 		return -ENOENT;
 	r = tree_get(d->tree, KEY(ino, PINFS_DELTA_INODE, 0), &value, &len);
 	return r < 0 ? r : inode_item_decode(d, ino, value, len, ret);
+	/* What comes first may be another item of an inode that has no attributes here. */
+	for (ino = MAX(ino, (uint64_t)1); ino <= INO_MAX; ino = (key.object >> 8) + 1) {
+		r = tree_find(d->tree, KEY(ino, PINFS_DELTA_INODE, 0), end, &key, &value, &len);
+		if (r < 0)
+			return r;
+		if ((key.object & 0xff) == PINFS_DELTA_INODE)
+			return delta_inode_get(d, key.object >> 8, ret);
+	}
+	return -ENOENT;
 }
 
 int delta_inode_put(struct delta *d, const struct delta_inode *i)
