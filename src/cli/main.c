@@ -25,6 +25,10 @@ static const struct group {
 		{"info", cmd_info, "IMAGE", "label, sizes, features", "show stat status inspect file"},
 		{"extract", cmd_extract, "IMAGE DIR [PATH]...", "unpack into a directory", "unpack unsquash x cp copy"},
 	}},
+	{"Changes that a writable mount has made", {
+		{"diff", cmd_diff, "IMAGE [DELTA] [PATH]...", "what was added, changed, removed, renamed", "status changes log"},
+		{"discard", cmd_discard, "DELTA", "drop the changes", "reset revert rollback drop undo"},
+	}},
 	{"For those who work on the format", {
 		{"dump", cmd_dump, "IMAGE", "the structure of an image, piece by piece", "debug hexdump"},
 	}},

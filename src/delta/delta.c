@@ -317,6 +317,8 @@ static int super_take(struct delta *d, const struct pinfs_delta_super *s)
 
 	memcpy(d->uuid, s->uuid, sizeof(d->uuid));
 	memcpy(d->options.image_uuid, s->image_uuid, sizeof(d->options.image_uuid));
+	memcpy(d->options.image_hash, s->image_hash, sizeof(d->options.image_hash));
+	d->options.image_size = pinfs_get64(s->image_size);
 	d->options.image_inodes = pinfs_get64(s->image_inodes);
 	d->hash_seed = pinfs_get64(s->hash_seed);
 	d->created = pinfs_get64(s->created_sec);
