@@ -395,9 +395,11 @@ static int encode_file(struct meta *m, const struct inode *i, struct pinfs_inode
 		}
 		return encode_blocks(m, i, d);
 	case CONTENT_PACKED:
+	case CONTENT_STORED:
 	case CONTENT_SINGLE:
 		d->layout = PINFS_LAYOUT_PACKED;
 		d->pos = pinfs_put64(i->content == CONTENT_SINGLE ? i->file.pack :
+				     i->content == CONTENT_STORED ? pack_seq_block(m->pack, i->file.pack) :
 								    pack_number_block(m->pack, i->file.pack));
 		d->arg0 = pinfs_put32(i->file.offset);
 		return 0;

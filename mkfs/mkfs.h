@@ -6,7 +6,7 @@
  *	tar.c    an archive   ──►├─ tree.c (names, inodes, xattr sets) ──► meta.c (numbers, sections, superblocks)
  *	                         └─ pack.c (content → blocks: dedup, packing, compression, XIP) ──► output.c
  *
- * Used by: mkfs only. Uses: image (format), codec, base. One thread builds the tree and reads content; pack.c has its
+ * Used by: mkfs, cli (pinfs commit has a source of its own, src/cli/merge.c). Uses: image, codec, base. One thread builds the tree and reads content; pack.c has its
  * own worker and writer threads. Functions return 0 or -errno and have told the user what happened.
  */
 #ifndef PINFS_MKFS_MKFS_H
@@ -88,6 +88,7 @@ enum content_kind {
 	CONTENT_NONE,	 /* empty or one hole */
 	CONTENT_BLOCKS,	 /* extents of whole blocks */
 	CONTENT_PACKED,	 /* inside pack number `pack` at `offset` */
+	CONTENT_STORED,	 /* inside the `pack`-th block read, at `offset` */
 	CONTENT_SINGLE,	 /* alone in block `pack` (a final block number) at offset 0: a hash collision's way out */
 };
 
@@ -111,7 +112,10 @@ struct inode {
 			uint32_t offset, extent_count;
 			struct content_extent *extents;
 			uint64_t alloc;
-			const uint8_t *tiny; /* all of its content, read with the listing; or NULL */
+			union {
+				const uint8_t *tiny; /* scan.c: all of its content, read with the listing; or NULL */
+				uint64_t merged_ino; /* pinfs commit: its number in the merged tree */
+			};
 		} file;
 		struct {
 			struct node **children; /* sorted by name once the tree is complete */
@@ -161,8 +165,8 @@ struct tree {
 	unsigned left_out_count;
 };
 
-int tree_new(const struct mkfs_options *options, struct tree **ret);
-void tree_free(struct tree *tree);
+int mkfs_tree_new(const struct mkfs_options *options, struct tree **ret);
+void mkfs_tree_free(struct tree *tree);
 void *tree_alloc(struct tree *tree, size_t size); /* zeroed; lives as long as the tree */
 /* Inode with mode, owner, time and size from st, owners mapped and times clamped. */
 int tree_inode_new(struct tree *tree, const struct stat *st, struct inode **ret);
@@ -237,17 +241,33 @@ struct content_source {
 	/* The first byte at or after offset that is not in a hole, or UINT64_MAX. May be NULL. */
 	uint64_t (*next_data)(void *context, uint64_t offset);
 	void *context;
+	/* True: the len bytes at offset, a whole block or the file's last one, are the *ret_seq-th block already (pack_take). May be NULL. */
+	bool (*stored)(void *context, uint64_t offset, uint32_t len, uint64_t *ret_seq);
 };
 
 struct pack_stats {
 	uint64_t bytes_read, blocks, bytes_stored, holes, duplicates, duplicate_bytes, packed_files, xip_files,
-		raw_blocks;
+		raw_blocks, taken_blocks, taken_bytes;
 };
 
 int pack_new(const struct mkfs_options *options, struct output *out, struct progress *progress, struct pack **ret);
 void pack_free(struct pack *pack);
 /* Stores one regular file. inode->size is what was expected; it becomes what was read. */
 int pack_file(struct pack *pack, struct inode *inode, const struct content_source *source, bool xip);
+/*
+ * Takes a block of an image of the same block size over as it is stored there, neither decompressed nor compressed; its checksum is verified by the workers, and
+ * a wrong one fails pack_finish() or an earlier call with -EUCLEAN: pack_bad_block() says which it is. The image stays open until pack_finish().
+ */
+struct pack_stored {
+	struct image *image;
+	uint64_t block;
+	uint32_t align; /* the block begins at a multiple of it, in the file that holds the new image; 0: anywhere */
+	bool align_after; /* as XIP's last block: the next one begins a page */
+};
+int pack_take(struct pack *pack, const struct pack_stored *stored, uint64_t *ret_seq);
+bool pack_bad_block(const struct pack *pack, uint64_t *ret_block);
+/* Block lblk of the file is the seq-th block. In ascending order. */
+int pack_extent_add(struct inode *inode, uint64_t lblk, uint64_t seq);
 /* Ends all threads; after it the results below are final. */
 int pack_finish(struct pack *pack);
 uint64_t pack_block_count(const struct pack *pack);

@@ -61,7 +61,7 @@ static int make(struct run *x)
 {
 	struct stat st;
 	uint64_t data_end;
-	int r = tree_new(&x->options, &x->tree);
+	int r = mkfs_tree_new(&x->options, &x->tree);
 
 	if (r == 0)
 		r = output_open(&x->options, &x->out);
@@ -181,7 +181,7 @@ int main(int argc, char **argv)
 	code = report(&x, r);
 	pack_free(x.pack);
 	output_discard(&x.out);
-	tree_free(x.tree);
+	mkfs_tree_free(x.tree);
 	options_free(&x.options);
 	return code;
 }

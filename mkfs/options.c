@@ -461,11 +461,39 @@ static int take_names(struct mkfs_options *o, int count, char **names)
 	return 0;
 }
 
+void options_init(struct mkfs_options *o)
+{
+	*o = (struct mkfs_options){.compress = true, .level = CODEC_LEVEL_FAST};
+}
+
+int options_set(struct mkfs_options *o, const char *name, const char *arg)
+{
+	for (const struct option *l = long_options; l->name; l++)
+		if (!strcmp(l->name, name))
+			return parse_one(o, l->val, arg);
+	return -EINVAL;
+}
+
+int options_finish(struct mkfs_options *o)
+{
+	int r = read_epoch(o);
+
+	if (r < 0)
+		return r;
+	if (!o->block_size)
+		o->block_size = BLOCK_SIZE_DEFAULT;
+	if (!o->threads)
+		o->threads = tool_cpus();
+	if (o->quiet)
+		o->progress = PROGRESS_NEVER;
+	return 0;
+}
+
 int options_parse(struct mkfs_options *o, int argc, char **argv)
 {
 	int c, r;
 
-	*o = (struct mkfs_options){.compress = true, .level = CODEC_LEVEL_FAST};
+	options_init(o);
 	while ((c = getopt_long(argc, argv, "b:z:e:xL:U:fnj:qhV", long_options, NULL)) != -1) {
 		if (c == 'h') {
 			fputs(help, stdout);
@@ -480,18 +508,8 @@ int options_parse(struct mkfs_options *o, int argc, char **argv)
 		if (r < 0)
 			return r;
 	}
-	r = read_epoch(o);
-	if (r == 0)
-		r = take_names(o, argc - optind, argv + optind);
-	if (r < 0)
-		return r;
-	if (!o->block_size)
-		o->block_size = BLOCK_SIZE_DEFAULT;
-	if (!o->threads)
-		o->threads = tool_cpus();
-	if (o->quiet)
-		o->progress = PROGRESS_NEVER;
-	return 0;
+	r = options_finish(o);
+	return r < 0 ? r : take_names(o, argc - optind, argv + optind);
 }
 
 void options_free(struct mkfs_options *o)

@@ -8,13 +8,15 @@
  * The jobs are a ring; `head` is the next to be written, `next` the next to be worked on, `tail` the next to be
  * filled. Which blocks are shared is decided by the reader in the order of reading, and numbers are given by the
  * writer in that same order, so that the image does not depend on the number of threads. A suspected double is
- * compared byte by byte with what was written; where the hash lied, the job becomes an ordinary block.
+ * compared byte by byte with what was written; where the hash lied, the job becomes an ordinary block. A block that is taken over from
+ * another image is read and verified by a worker, and goes to the writer as it is.
  */
 #include "mkfs/mkfs.h"
 
 #include "base/log.h"
 #include "base/sync.h"
 #include "codec/codec.h"
+#include "image/image.h"
 
 #define VERIFY_SLOTS 16u /* decompressed blocks that each worker keeps for comparing */
 #define WRITE_BATCH 64u
@@ -27,6 +29,7 @@ enum job_kind {
 	JOB_BLOCK,
 	JOB_DOUBLE_BLOCK, /* suspected to equal block `candidate` */
 	JOB_DOUBLE_FILE,  /* a whole small file, suspected to lie at candidate_offset in block `candidate` */
+	JOB_STORED,	  /* as block `candidate` of `image`, whose stored bytes come into `out` */
 };
 
 struct job {
@@ -40,6 +43,8 @@ struct job {
 	uint64_t candidate; /* a seq */
 	uint32_t candidate_offset;
 	struct inode *inode; /* JOB_DOUBLE_FILE */
+	struct image *image; /* JOB_STORED */
+	uint64_t offset;     /* JOB_STORED: in the image */
 	bool unique;	     /* is stored as a block of its own */
 	bool done;	     /* lock */
 };
@@ -72,6 +77,8 @@ struct pack {
 	uint64_t head, next, tail; /* lock */
 	bool ending;		   /* lock */
 	int error;		   /* lock: the first one ends everything */
+	bool bad;		   /* lock: a block that was to be taken over is damaged… */
+	uint64_t bad_block;	   /* …this one */
 
 	/* Lock while threads run; final after pack_finish(). */
 	struct pinfs_block *blocks;
@@ -120,6 +127,24 @@ static void compress(struct worker_state *w, struct job *j)
 	j->codec = n ? PINFS_CODEC_LZ4 : PINFS_CODEC_RAW;
 	j->stored = n ? (uint32_t)n : j->raw_len;
 	j->checksum = codec_checksum(n ? j->out : j->raw, j->stored);
+}
+
+/* The stored bytes of a block of another image. */
+static int fetch(struct pack *p, struct job *j)
+{
+	int r = image_read_raw(j->image, j->offset, j->stored, j->out);
+
+	if (r == 0 && codec_checksum(j->out, j->stored) != j->checksum)
+		r = -EUCLEAN;
+	j->unique = true;
+	if (r == 0)
+		return 0;
+	mutex_lock(&p->lock);
+	if (!p->bad || j->candidate < p->bad_block)
+		p->bad_block = j->candidate;
+	p->bad = true;
+	mutex_unlock(&p->lock);
+	return r;
 }
 
 /* The raw bytes of a block that has been written, from the image itself. */
@@ -214,9 +239,11 @@ static void *worker_main(void *arg)
 		j = &p->jobs[p->next++ % p->slots];
 		mutex_unlock(&p->lock);
 
-		if (j->kind != JOB_BLOCK)
+		if (j->kind == JOB_STORED)
+			r = fetch(p, j);
+		else if (j->kind != JOB_BLOCK)
 			r = verify_double(w, j, &same);
-		if (r == 0 && !same)
+		if (r == 0 && !same && j->kind != JOB_STORED)
 			compress(w, j);
 
 		mutex_lock(&p->lock);
@@ -294,7 +321,7 @@ static int write_jobs(struct pack *p, uint64_t from, uint64_t to)
 			pos += iov[k].iov_len;
 		offsets[s - from] = pos;
 		if (j->unique)
-			iov[count++] = (struct iovec){j->codec == PINFS_CODEC_RAW ? j->raw : j->out, j->stored};
+			iov[count++] = (struct iovec){j->codec == PINFS_CODEC_RAW && j->kind != JOB_STORED ? j->raw : j->out, j->stored};
 	}
 	r = output_writev(p->out, iov, count);
 	if (r < 0)
@@ -380,7 +407,7 @@ static bool all_zero(const uint8_t *data, size_t len)
 	return !len || (!data[0] && !memcmp(data, data + 1, len - 1));
 }
 
-static int extent_add(struct inode *inode, uint64_t lblk, uint64_t seq)
+int pack_extent_add(struct inode *inode, uint64_t lblk, uint64_t seq)
 {
 	uint32_t n = inode->file.extent_count;
 	struct content_extent *e, *last = n ? &inode->file.extents[n - 1] : NULL;
@@ -422,7 +449,7 @@ static int store_block(struct pack *p, struct job *j, struct inode *inode, uint6
 	if (r == 0 && !known && !p->options->no_dedup)
 		r = hash_table_put(p->known, h.low, h.high ^ KEY_BLOCK, seq + 1);
 	if (r == 0)
-		r = extent_add(inode, lblk, seq);
+		r = pack_extent_add(inode, lblk, seq);
 	return r;
 }
 
@@ -561,6 +588,7 @@ static int big_file(struct pack *p, struct inode *inode, const struct content_so
 	while (offset < size) {
 		uint32_t want = (uint32_t)MIN((uint64_t)p->block_size, size - offset);
 		struct job *j;
+		uint64_t seq;
 		ssize_t n;
 		int r;
 
@@ -571,6 +599,14 @@ static int big_file(struct pack *p, struct inode *inode, const struct content_so
 				break;
 			offset = MAX(offset, align_down(data, p->block_size));
 			want = (uint32_t)MIN((uint64_t)p->block_size, size - offset);
+		}
+		if (source->stored && !xip && source->stored(source->context, offset, want, &seq)) {
+			r = pack_extent_add(inode, offset / p->block_size, seq);
+			if (r < 0)
+				return r;
+			inode->file.alloc += want;
+			offset += want;
+			continue;
 		}
 		r = job_acquire(p, &j);
 		if (r < 0)
@@ -620,6 +656,38 @@ int pack_file(struct pack *p, struct inode *inode, const struct content_source *
 		p->stats.xip_files++;
 	}
 	return r;
+}
+
+int pack_take(struct pack *p, const struct pack_stored *s, uint64_t *ret_seq)
+{
+	struct image_block b;
+	struct job *j;
+	int r = image_block_get(s->image, s->block, &b);
+
+	if (r == 0 && (b.raw > p->block_size || b.stored > p->block_size))
+		r = -EUCLEAN;
+	if (r == 0)
+		r = job_acquire(p, &j);
+	if (r < 0)
+		return r;
+	j->kind = JOB_STORED;
+	j->image = s->image;
+	j->candidate = s->block;
+	j->offset = b.offset;
+	j->stored = b.stored;
+	j->raw_len = b.raw;
+	j->codec = b.codec;
+	j->checksum = b.checksum;
+	j->xip = false;
+	j->align = s->align;
+	r = job_submit(p, j, ret_seq);
+	if (r < 0)
+		return r;
+	p->page_align_next = s->align_after;
+	p->stats.taken_blocks++;
+	p->stats.taken_bytes += b.stored;
+	progress_add(p->progress, b.stored);
+	return 0;
 }
 
 /* ---- life ---- */
@@ -749,6 +817,13 @@ void pack_free(struct pack *p)
 	cond_destroy(&p->work);
 	cond_destroy(&p->done);
 	free(p);
+}
+
+bool pack_bad_block(const struct pack *p, uint64_t *ret)
+{
+	if (p->bad)
+		*ret = p->bad_block;
+	return p->bad;
 }
 
 uint64_t pack_block_count(const struct pack *p)

@@ -127,7 +127,7 @@ int hash_table_put(struct hash_table *t, uint64_t low, uint64_t high, uint64_t v
 
 /* ---- the tree ---- */
 
-int tree_new(const struct mkfs_options *options, struct tree **ret)
+int mkfs_tree_new(const struct mkfs_options *options, struct tree **ret)
 {
 	struct tree *t = calloc(1, sizeof(*t));
 
@@ -139,7 +139,7 @@ int tree_new(const struct mkfs_options *options, struct tree **ret)
 	t->xattr_table = hash_table_new();
 	t->link_table = hash_table_new();
 	if (!t->arena || !t->xattr_table || !t->link_table) {
-		tree_free(t);
+		mkfs_tree_free(t);
 		return -ENOMEM;
 	}
 	t->cwd = open(".", O_PATH | O_DIRECTORY | O_CLOEXEC);
@@ -181,7 +181,7 @@ static void tree_free_nodes(struct tree *t)
 	}
 }
 
-void tree_free(struct tree *t)
+void mkfs_tree_free(struct tree *t)
 {
 	if (!t)
 		return;

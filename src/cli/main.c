@@ -27,6 +27,7 @@ static const struct group {
 	}},
 	{"Changes that a writable mount has made", {
 		{"diff", cmd_diff, "IMAGE [DELTA] [PATH]...", "what was added, changed, removed, renamed", "status changes log"},
+		{"commit", cmd_commit, "IMAGE [DELTA] -o NEW", "a new image with the changes in it", "merge flatten squash save"},
 		{"discard", cmd_discard, "DELTA", "drop the changes", "reset revert rollback drop undo"},
 	}},
 	{"For those who work on the format", {
