@@ -347,7 +347,7 @@ static int touched_names(struct diff *d, const struct cli_names *names)
 		bool gone;
 
 		if (t->ino == PINFS_ROOT_INO) {
-			c.path = strdup("");
+			c.path = strdup(".");
 			r = c.path ? change_add(&d->out, &c) : -ENOMEM;
 		}
 		for (; r == 0 && n && n < end && n->ino == t->ino; n++) {
@@ -715,8 +715,10 @@ static void print_totals(const uint64_t counts[128], uint64_t before, uint64_t a
 		printf("%s%" PRIu64 " %s", separator, counts[(int)words[i].letter], words[i].word);
 		separator = ", ";
 	}
-	if (!*separator)
-		printf("no changes");
+	if (!*separator) {
+		puts("no changes");
+		return;
+	}
 	printf("; files of %s became %s\n", format_size(before, old, sizeof(old)), format_size(after, new, sizeof(new)));
 }
 
