@@ -76,9 +76,6 @@ int inode_item_decode(struct delta *d, uint64_t ino, const void *value, size_t l
 
 int delta_inode_get(struct delta *d, uint64_t ino, struct delta_inode *ret)
 {
-int delta_inode_next(struct delta *d, uint64_t ino, struct delta_inode *ret)
-{
-	struct tree_key key, end = KEY(INO_MAX, 0xff, UINT64_MAX);
 	const void *value;
 	size_t len;
 	int r;
@@ -87,6 +84,15 @@ int delta_inode_next(struct delta *d, uint64_t ino, struct delta_inode *ret)
 		return -ENOENT;
 	r = tree_get(d->tree, KEY(ino, PINFS_DELTA_INODE, 0), &value, &len);
 	return r < 0 ? r : inode_item_decode(d, ino, value, len, ret);
+}
+
+int delta_inode_next(struct delta *d, uint64_t ino, struct delta_inode *ret)
+{
+	struct tree_key key, end = KEY(INO_MAX, 0xff, UINT64_MAX);
+	const void *value;
+	size_t len;
+	int r;
+
 	/* What comes first may be another item of an inode that has no attributes here. */
 	for (ino = MAX(ino, (uint64_t)1); ino <= INO_MAX; ino = (key.object >> 8) + 1) {
 		r = tree_find(d->tree, KEY(ino, PINFS_DELTA_INODE, 0), end, &key, &value, &len);
