@@ -237,7 +237,7 @@ static void encode(struct writer *w, unsigned first, unsigned n, uint8_t *to, st
 static int place_locked(struct writer *w, unsigned first, unsigned *ret)
 {
 	struct delta *d = w->d;
-	uint64_t want = 0, start, got;
+	uint64_t want = 0, start = 0, got;
 	unsigned n = first;
 
 	/* What a checkpoint that went wrong has given up may be on the disk all the same, and is not to be written over. */
@@ -251,7 +251,7 @@ static int place_locked(struct writer *w, unsigned first, unsigned *ret)
 		space_alloc_run(d->space, w->pieces[first].stored_pages, &start) == 0)
 		got = w->pieces[first].stored_pages;
 	while (n < w->count && w->pieces[n].stored_pages <= got) {
-		w->pieces[n].e.start = pinfs_put64(start);
+		w->pieces[n].e.start = pinfs_put64(w->pieces[n].stored_pages ? start : 0);
 		start += w->pieces[n].stored_pages;
 		got -= w->pieces[n].stored_pages;
 		n++;

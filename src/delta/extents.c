@@ -70,8 +70,13 @@ struct item {
 
 static int item_decode(struct delta *d, uint64_t ino, struct tree_key key, const void *value, size_t len, struct item *ret)
 {
-	if (!extent_valid(value, len) || key.offset > PINFS_DELTA_FILE_MAX / PINFS_PAGE_SIZE)
-		return delta_damaged(d, 0, "inode %ju: an extent can't be", (uintmax_t)ino);
+	if (!extent_valid(value, len) || key.offset > PINFS_DELTA_FILE_MAX / PINFS_PAGE_SIZE) {
+		struct pinfs_delta_extent e = {0};
+
+		memcpy(&e, value, MIN(len, sizeof(e)));
+		return delta_damaged(d, 0, "inode %ju: an extent can't be: page %ju, kind %u, %u pages, %zu bytes", (uintmax_t)ino,
+			(uintmax_t)key.offset, e.kind, pinfs_get32(e.pages), len);
+	}
 	ret->page = key.offset;
 	memcpy(&ret->e, value, sizeof(ret->e));
 	if (ret->e.kind == PINFS_DELTA_RAW)
