@@ -73,6 +73,14 @@ def fails(want, f, *args, **kwargs):
     return got
 
 
+def until(condition):
+    """Waits for a condition, a minute at most."""
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline, 'waited in vain'
+        time.sleep(0.01)
+
+
 def not_run(reason):
     print(reason)
     sys.stdout.flush()
