@@ -37,6 +37,21 @@ static int end(struct vfs *v, int r)
 	return r;
 }
 
+/* The same, for who is told of an inode. */
+static int end_known(struct vfs *v, int r, uint64_t ino)
+{
+	bool added;
+
+	if (r == 0)
+		r = known_add(v, ino);
+	added = r == 0;
+	r = end(v, r);
+	/* Its number will be another file's. */
+	if (r < 0 && added)
+		vfs_forget(v, ino, 1);
+	return r;
+}
+
 static int check_name(const char *name)
 {
 	size_t len = strlen(name);
@@ -165,9 +180,7 @@ static int make(struct vfs *v, uint64_t parent, const char *name, mode_t mode, d
 	}
 	if (r == 0)
 		r = delta_files_add(v->delta, 1);
-	if (r == 0)
-		r = known_add(v, new.i.ino);
-	r = end(v, r);
+	r = end_known(v, r, new.i.ino);
 	if (r == 0)
 		inode_stat(v, &new, ret);
 	return r;
@@ -222,9 +235,7 @@ int vfs_tmpfile(struct vfs *v, uint64_t parent, mode_t mode, const struct vfs_cr
 		r = delta_orphan_add(v->delta, new.i.ino);
 	if (r == 0)
 		r = delta_files_add(v->delta, 1);
-	if (r == 0)
-		r = known_add(v, new.i.ino);
-	r = end(v, r);
+	r = end_known(v, r, new.i.ino);
 	if (r < 0)
 		return r;
 	inode_stat(v, &new, ret);
@@ -267,9 +278,7 @@ int vfs_link(struct vfs *v, uint64_t ino, uint64_t parent, const char *name, str
 		dir.i.entries++;
 		r = inode_store(v, &dir);
 	}
-	if (r == 0)
-		r = known_add(v, ino);
-	r = end(v, r);
+	r = end_known(v, r, ino);
 	if (r < 0)
 		return r;
 	if (was_orphan)
