@@ -136,6 +136,70 @@ int map_load(struct delta *d, const struct pinfs_delta_super *s)
 	return space_load(d->space, raw, bits);
 }
 
+/* ---- flushing ---- */
+
+/*
+ * One at a time: the kernel tells of a lost write once, and who flushes beside the one who is told believes that all is well. flush_lock is held, but not
+ * meanwhile; d->flushing is not set.
+ */
+static int flush_locked(struct delta *d)
+{
+	int r;
+
+	d->flushing = true;
+	mutex_unlock(&d->flush_lock);
+	r = store_flush(d->store);
+	/* What the kernel had to write is perhaps lost, and it doesn't try again. */
+	if (r < 0)
+		delta_fail(d, r);
+	mutex_lock(&d->flush_lock);
+	d->flushing = false;
+	cond_broadcast(&d->flushed);
+	return r;
+}
+
+static int flush_alone(struct delta *d)
+{
+	int r;
+
+	if (d->options.no_flush)
+		return 0;
+	mutex_lock(&d->flush_lock);
+	while (d->flushing)
+		cond_wait(&d->flushed, &d->flush_lock);
+	r = a64_read(&d->failed) ? -(int)a64_read(&d->failed) : flush_locked(d);
+	mutex_unlock(&d->flush_lock);
+	return r;
+}
+
+int delta_flush(struct delta *d)
+{
+	uint64_t want = a64_read_acquire(&d->written);
+	int r = 0;
+
+	if (a64_read(&d->failed))
+		return -(int)a64_read(&d->failed);
+	if (d->options.no_flush || d->options.read_only)
+		return 0;
+	mutex_lock(&d->flush_lock);
+	while (r == 0 && a64_read(&d->durable) < want) {
+		uint64_t target;
+
+		if (d->flushing) {
+			cond_wait(&d->flushed, &d->flush_lock);
+		} else {
+			target = a64_read_acquire(&d->written);
+			r = flush_locked(d);
+			if (r == 0 && a64_read(&d->durable) < target)
+				a64_set_release(&d->durable, target);
+		}
+		if (a64_read(&d->failed))
+			r = -(int)a64_read(&d->failed);
+	}
+	mutex_unlock(&d->flush_lock);
+	return r;
+}
+
 /* ---- one checkpoint ---- */
 
 struct checkpoint {
@@ -259,13 +323,10 @@ static int checkpoint_write(struct delta *d, struct checkpoint *c, bool *ret_los
 	*ret_lost = r != -ENOSPC && r != -EDQUOT;
 	if (r < 0)
 		return r;
-	if (!d->options.no_flush)
-		r = store_flush(d->store);
+	r = flush_alone(d);
 	if (r == 0)
 		r = super_write(d, &c->super);
-	if (r == 0 && !d->options.no_flush)
-		r = store_flush(d->store);
-	return r;
+	return r < 0 ? r : flush_alone(d);
 }
 
 /* Under the lock. */
@@ -355,44 +416,6 @@ int delta_checkpoint(struct delta *d)
 	mutex_lock(&d->checkpoint_lock);
 	r = checkpoint_make(d);
 	mutex_unlock(&d->checkpoint_lock);
-	return r;
-}
-
-/* ---- flushing ---- */
-
-int delta_flush(struct delta *d)
-{
-	uint64_t want = a64_read_acquire(&d->written);
-	int r = 0;
-
-	if (a64_read(&d->failed))
-		return -(int)a64_read(&d->failed);
-	if (d->options.no_flush || d->options.read_only)
-		return 0;
-	mutex_lock(&d->flush_lock);
-	while (r == 0 && a64_read(&d->durable) < want) {
-		uint64_t target;
-
-		if (d->flushing) {
-			cond_wait(&d->flushed, &d->flush_lock);
-			if (a64_read(&d->failed))
-				r = -(int)a64_read(&d->failed);
-			continue;
-		}
-		d->flushing = true;
-		target = a64_read_acquire(&d->written);
-		mutex_unlock(&d->flush_lock);
-		r = store_flush(d->store);
-		/* What the kernel had to write is perhaps lost, and it doesn't try again. */
-		if (r < 0)
-			delta_fail(d, r);
-		mutex_lock(&d->flush_lock);
-		d->flushing = false;
-		if (r == 0 && a64_read(&d->durable) < target)
-			a64_set_release(&d->durable, target);
-		cond_broadcast(&d->flushed);
-	}
-	mutex_unlock(&d->flush_lock);
 	return r;
 }
 
