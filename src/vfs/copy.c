@@ -98,17 +98,21 @@ int node_share(struct vfs_node *to)
 	int r = 0;
 
 	while (r == 0 && s->done < s->count) {
+		uint64_t n = 0, old = 0, left = 0, at = s->to_page + s->done, end = s->to_page + s->count;
 		struct vfs_inode inode;
-		uint64_t n = 0;
 
 		r = delta_begin(v->delta, 0);
 		if (r < 0)
 			break;
 		r = inode_load(v, to->ino, &inode);
 		if (r == 0)
-			r = share_some(v, s->from, s->page + s->done, &inode, s->to_page + s->done, s->count - s->done, &n);
+			r = image_pages_in(v, &inode.i, at, end, &old);
+		if (r == 0)
+			r = share_some(v, s->from, s->page + s->done, &inode, at, s->count - s->done, &n);
+		if (r == 0)
+			r = image_pages_in(v, &inode.i, at + n, end, &left);
 		if (r == 0) {
-			count_image_pages(&inode.i, s->to_page + s->done, s->to_page + s->done + n);
+			image_pages_lose(&inode.i, old - left);
 			inode.i.size = MAX(inode.i.size, (s->to_page + s->done + n) * PINFS_PAGE_SIZE);
 			r = inode_store(v, &inode);
 		}

@@ -114,19 +114,59 @@ static void node_mkwrite_undo(void *owner, uint64_t page, unsigned count)
 	promise(n, -(int64_t)count);
 }
 
-void count_image_pages(struct delta_inode *i, uint64_t first, uint64_t end)
-{
-	uint64_t last = DIV_ROUND_UP(i->image_end, PINFS_PAGE_SIZE), n;
+/* ---- what stat(2) says of its blocks: content of the image counts as long as no extent lies over it ---- */
 
-	end = MIN(end, last);
-	n = first < end ? end - first : 0;
+/* How many pages of [first, end) do. Under the lock. */
+int image_pages_in(struct vfs *v, const struct delta_inode *i, uint64_t first, uint64_t end, uint64_t *ret)
+{
+	struct delta_extent e;
+	uint64_t n = 0, count;
+	int r;
+
+	end = MIN(end, DIV_ROUND_UP(i->image_end, PINFS_PAGE_SIZE));
+	for (; first < end; first += count) {
+		r = delta_extent_get(v->delta, i->ino, first, &e);
+		if (r < 0)
+			return r;
+		count = MIN(e.pages, end - first);
+		n += e.kind == DELTA_NOTHING ? count : 0;
+	}
+	*ret = n;
+	return 0;
+}
+
+void image_pages_lose(struct delta_inode *i, uint64_t n)
+{
+	/* Holes in the image were no blocks to begin with. */
 	i->image_pages -= MIN(n, i->image_pages);
 }
 
+#define WRITTEN_MOST 256u
+
 struct written {
 	struct vfs_node *node;
-	uint64_t first; /* page that this update begins with */
+	uint64_t page, first; /* of the write; page that the next update begins with */
+	bool old[WRITTEN_MOST]; /* was the image's */
 };
+
+/* Which of the pages that are about to be written are the image's. */
+static int written_begin(struct written *w, unsigned count)
+{
+	struct vfs *v = w->node->vfs;
+	struct delta_inode i;
+	int r;
+
+	vfs_lock(v);
+	r = delta_inode_get(v->delta, w->node->ino, &i);
+	for (unsigned n = 0; r == 0 && i.image_end > w->page * PINFS_PAGE_SIZE && n < MIN(count, WRITTEN_MOST); n++) {
+		uint64_t old;
+
+		r = image_pages_in(v, &i, w->page + n, w->page + n + 1, &old);
+		w->old[n] = r == 0 && old;
+	}
+	vfs_unlock(v);
+	return r == -ENOENT ? 0 : r;
+}
 
 /* Under the delta's lock: content up to `end` is there now. */
 static int written_update(void *context, struct delta_inode *i, uint64_t end)
@@ -135,8 +175,8 @@ static int written_update(void *context, struct delta_inode *i, uint64_t end)
 	struct vfs_node *n = w->node;
 
 	i->size = MAX(i->size, end);
-	count_image_pages(i, w->first, DIV_ROUND_UP(end, PINFS_PAGE_SIZE));
-	w->first = DIV_ROUND_UP(end, PINFS_PAGE_SIZE);
+	for (; w->first < DIV_ROUND_UP(end, PINFS_PAGE_SIZE); w->first++)
+		image_pages_lose(i, w->first - w->page < WRITTEN_MOST && w->old[w->first - w->page]);
 	mutex_lock(&n->vfs->nodes_lock);
 	if (n->mtime_dirty) {
 		i->mtime = n->mtime;
@@ -151,9 +191,9 @@ static int node_writeback(void *owner, const struct cache_write *cw)
 {
 	struct vfs_node *n = owner;
 	struct vfs *v = n->vfs;
-	struct written w = {.node = n, .first = cw->page};
+	struct written w = {.node = n, .page = cw->page, .first = cw->page};
 	uint8_t last[PINFS_PAGE_SIZE];
-	const uint8_t *data[256];
+	const uint8_t *data[WRITTEN_MOST];
 	size_t rest = cw->bytes % PINFS_PAGE_SIZE;
 	struct delta_write dw = {
 		.ino = n->ino,
@@ -177,7 +217,9 @@ static int node_writeback(void *owner, const struct cache_write *cw)
 	mutex_lock(&v->nodes_lock);
 	dw.sync = n->syncing > 0;
 	mutex_unlock(&v->nodes_lock);
-	r = delta_write(v->delta, &dw, written_update, &w);
+	r = written_begin(&w, cw->count);
+	if (r == 0)
+		r = delta_write(v->delta, &dw, written_update, &w);
 	if (r == -ENOSPC && delta_checkpoint(v->delta) == 0)
 		/* Promised pages may lie in pieces that are too small, until what was given up is free. */
 		r = delta_write(v->delta, &dw, written_update, &w);
@@ -205,13 +247,16 @@ static void node_error(void *owner, uint64_t page, int error)
 /* Within a transaction: the file ends at `size` on the disk, and what lies behind goes, as far as a transaction may. */
 static int cut_end(struct vfs *v, struct delta_inode *i, uint64_t size, uint64_t *done)
 {
+	uint64_t mark, old = 0;
 	bool was = false;
-	uint64_t mark;
 	int r;
 
 	i->size = size;
 	if (i->image_end > size) {
-		count_image_pages(i, DIV_ROUND_UP(size, PINFS_PAGE_SIZE), UINT64_MAX);
+		r = image_pages_in(v, i, DIV_ROUND_UP(size, PINFS_PAGE_SIZE), UINT64_MAX, &old);
+		if (r < 0)
+			return r;
+		image_pages_lose(i, old);
 		i->image_end = size;
 	}
 	r = delta_extent_drop(v->delta, i, MAX(*done, DIV_ROUND_UP(size, PINFS_PAGE_SIZE)), UINT64_MAX, done);
@@ -292,7 +337,7 @@ static int cut_hole(struct vfs_node *n, uint64_t first, uint64_t end)
 	int r = 0;
 
 	while (r == 0 && done < end) {
-		uint64_t from = done, image_end;
+		uint64_t from = done, image_end, old = 0, left = 0;
 		struct vfs_inode inode;
 
 		r = delta_begin(v->delta, DELTA_SHRINKS);
@@ -300,10 +345,14 @@ static int cut_hole(struct vfs_node *n, uint64_t first, uint64_t end)
 			break;
 		r = inode_load(v, n->ino, &inode);
 		if (r == 0)
+			r = image_pages_in(v, &inode.i, from, end, &old);
+		if (r == 0)
 			r = delta_extent_drop(v->delta, &inode.i, done, end, &done);
+		if (r == 0)
+			r = image_pages_in(v, &inode.i, done, end, &left);
 		image_end = DIV_ROUND_UP(inode.i.image_end, PINFS_PAGE_SIZE);
 		if (r == 0 && from < MIN(done, image_end)) {
-			count_image_pages(&inode.i, from, done);
+			image_pages_lose(&inode.i, old - left);
 			r = delta_extent_hole(v->delta, &inode.i, from, MIN(done, image_end) - from);
 		}
 		if (r == 0) {

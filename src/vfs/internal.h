@@ -164,8 +164,10 @@ int node_sync(struct vfs_node *node, struct cache_errseq *seen);
 int node_map(struct vfs_node *node);
 /* Under node->lock: what has to be so before its content changes. */
 int node_prepare(struct vfs_node *node);
-/* Pages of the file that are the image's stop being shown: what stat(2) says of its blocks. */
-void count_image_pages(struct delta_inode *inode, uint64_t first, uint64_t end);
+/* Under the lock: how many pages of [first, end) are the image's, no extent lying over them. */
+int image_pages_in(struct vfs *vfs, const struct delta_inode *inode, uint64_t first, uint64_t end, uint64_t *ret);
+/* So many stop being that: what stat(2) says of its blocks. */
+void image_pages_lose(struct delta_inode *inode, uint64_t n);
 /* copy.c, while pages leave: others take their place. */
 int node_share(struct vfs_node *node);
 /* Under node->lock: the file ends there. */
