@@ -370,7 +370,8 @@ static void more_names_of_one_hash_than_there_are_slots_are_refused(void **state
 /* One frame of about `bytes`. */
 static int frame_of(struct delta *d, uint64_t ino, size_t bytes)
 {
-	static uint8_t value[PINFS_DELTA_ITEM_MAX];
+	static _Atomic(uint64_t) counter;
+	uint8_t value[PINFS_DELTA_ITEM_MAX] __attribute__((aligned(8)));
 	int r = delta_begin(d, 0);
 
 	if (r < 0)
@@ -380,7 +381,10 @@ static int frame_of(struct delta *d, uint64_t ino, size_t bytes)
 		size_t n = MIN(bytes - i * PINFS_DELTA_ITEM_MAX, (size_t)PINFS_DELTA_ITEM_MAX);
 
 		/* Another value than the last time, or there is nothing to say. */
-		value[0]++;
+		if (n >= 8)
+			*(uint64_t *)value = counter++;
+		else
+			value[0] = (uint8_t)counter++;
 		r = txn_put(d, KEY(ino, PINFS_DELTA_XVALUE, i), value, n);
 	}
 	if (r < 0) {
@@ -450,7 +454,7 @@ static void a_wrapped_log_that_has_not_grown_is_not_full_after_replay(void **sta
 	memstore_init(&m, 0);
 	d = create(&m, &o);
 	make_inode(d, 500);
-	for (unsigned i = 0; i < 60; i++)
+	for (unsigned i = 0; i < 50; i++)
 		must(frame_of(d, 600 + i % 4, 12000) == 0);
 	must(delta_checkpoint(d) == 0);
 	for (unsigned i = 0; i < 40; i++)
@@ -482,7 +486,7 @@ static void frames_of_all_sizes_go_round_the_log(void **state)
 		o.log_size = grow ? 3u << 20 : 1u << 20;
 		memstore_init(&m, 0);
 		d = create(&m, &o);
-		for (unsigned i = 0; i < 700; i++) {
+		for (unsigned i = 0; i < (grow ? 1500u : 700u); i++) {
 			/* Every length of the last item, so that each rest of a page and of the log is met. */
 			must(frame_of(d, 700 + i % 3, 1 + (size_t)i * 37 % 30000) == 0);
 			rounds += d->log.head < head;
@@ -1098,10 +1102,10 @@ static void a_log_that_may_not_grow_is_no_failure(void **state)
 		o.log_size = 8u << 20;
 		memstore_init(&m, 0);
 		d = create(&m, &o);
-		must(frame_of(d, 600, 200000) == 0);
-		must(delta_checkpoint(d) == 0);
-		must(frame_of(d, 600, 200000) == 0);
-		must(delta_checkpoint(d) == 0);
+		for (unsigned i = 0; i < 2; i++) {
+			must(frame_of(d, 600, 90000) == 0);
+			must(delta_checkpoint(d) == 0);
+		}
 		memstore_fail(&m, MEM_ALLOCATE, 1, errors[e], true);
 		for (unsigned i = 0; i < 30; i++)
 			must(frame_of(d, 600, 90000) == 0);
