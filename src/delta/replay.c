@@ -86,6 +86,16 @@ static int apply_put(struct delta *d, const struct log_frame *f, const struct lo
 	return tree_put(d->tree, rec->key, rec->value, rec->len);
 }
 
+/* Pages are taken from low to high: none lies far behind all others, and the end of the delta. */
+#define ALLOC_MOST ((uint64_t)1 << 20)
+
+static bool alloc_plausible(const struct delta *d, uint64_t first, uint64_t pages)
+{
+	uint64_t end = MAX(space_bits(d->space), store_size(d->store) / PINFS_PAGE_SIZE);
+
+	return pages <= ALLOC_MOST && first <= end + ALLOC_MOST;
+}
+
 static int apply_record(struct delta *d, const struct log_frame *f, const struct log_record *rec)
 {
 	int r;
@@ -97,7 +107,8 @@ static int apply_record(struct delta *d, const struct log_frame *f, const struct
 		r = tree_delete(d->tree, rec->key);
 		return r == -ENOENT ? (d->salvage.lost_nodes ? 0 : -EUCLEAN) : r;
 	case PINFS_DELTA_ALLOC:
-		return space_live(d->space, rec->key.object, rec->key.offset) || d->salvage.map_lost ? 0 : -EUCLEAN;
+		return alloc_plausible(d, rec->key.object, rec->key.offset) &&
+			(space_live(d->space, rec->key.object, rec->key.offset) || d->salvage.map_lost) ? 0 : -EUCLEAN;
 	case PINFS_DELTA_FREE:
 		return space_free(d->space, rec->key.object, rec->key.offset) || d->salvage.map_lost ? 0 : -EUCLEAN;
 	case PINFS_DELTA_FILES:
