@@ -32,11 +32,13 @@ bool log_grow(struct delta *d)
 {
 	struct log *log = &d->log;
 	uint64_t more = MIN((uint64_t)LIMIT_STEP, log->bytes - log->limit);
+	int r;
 
 	/* Behind older frames it would be of no use. */
 	if (!more || log->head < log->tail)
 		return false;
-	if (store_allocate(d->store, log->first + log->limit, more) == -ENOSPC)
+	r = store_allocate(d->store, log->first + log->limit, more);
+	if (r < 0 && r != -EOPNOTSUPP)
 		return false;
 	log->limit += more;
 	return true;
