@@ -416,7 +416,7 @@ int delta_extent_allocate(struct delta *d, struct delta_inode *inode, uint64_t f
 	space_unreserve(d->space, want);
 	if (!got)
 		return -ENOSPC;
-	r = txn_alloc(d, start, got);
+	r = txn_take(d, start, got);
 	if (r < 0) {
 		space_cancel(d->space, start, got);
 		return r;

@@ -27,7 +27,7 @@
 
 /* What a transaction has changed, to undo it: newest last. */
 struct undo {
-	enum { UNDO_ITEM, UNDO_ALLOC, UNDO_FREE } kind;
+	enum { UNDO_ITEM, UNDO_ALLOC, UNDO_TAKE, UNDO_FREE } kind; /* ALLOC: they were in flight, and are again; TAKE: nobody's */
 	struct tree_key key; /* ALLOC, FREE: first page, pages */
 	bool existed;
 	size_t at, len; /* of the old value in txn.old */
@@ -134,6 +134,8 @@ int txn_put(struct delta *delta, struct tree_key key, const void *value, size_t 
 int txn_put_logged(struct delta *delta, struct tree_key key, const void *value, size_t len, const void *log_value, size_t log_len, const void *log_data, size_t data_len);
 int txn_delete(struct delta *delta, struct tree_key key);
 int txn_alloc(struct delta *delta, uint64_t first, uint64_t pages);
+/* The same, with pages that nobody wants if the transaction is undone. */
+int txn_take(struct delta *delta, uint64_t first, uint64_t pages);
 int txn_free(struct delta *delta, uint64_t first, uint64_t pages);
 int txn_files(struct delta *delta);
 /* As delta_begin(), for a checkpoint: it makes no room, which others have left for it. */

@@ -137,8 +137,9 @@ int txn_delete(struct delta *d, struct tree_key key)
 	return 0;
 }
 
-static int note_pages(struct delta *d, bool alloc, uint64_t first, uint64_t pages)
+static int note_pages(struct delta *d, int kind, uint64_t first, uint64_t pages)
 {
+	bool alloc = kind != UNDO_FREE;
 	struct tree_key key = {first, pages};
 	struct txn *t = &d->txn;
 	int r = note_reserve(d, sizeof(struct pinfs_delta_record), 0);
@@ -147,19 +148,24 @@ static int note_pages(struct delta *d, bool alloc, uint64_t first, uint64_t page
 		return r;
 	if (!(alloc ? space_live(d->space, first, pages) : space_free(d->space, first, pages)))
 		return t->error = delta_damaged(d, first * PINFS_PAGE_SIZE, "%s pages from there on are %s already", alloc ? "used" : "free", alloc ? "used" : "free");
-	t->undo[t->undo_count++] = (struct undo){.kind = alloc ? UNDO_ALLOC : UNDO_FREE, .key = key};
+	t->undo[t->undo_count++] = (struct undo){.kind = kind, .key = key};
 	note_record(t, alloc ? PINFS_DELTA_ALLOC : PINFS_DELTA_FREE, key, NULL, 0, NULL, 0);
 	return 0;
 }
 
 int txn_alloc(struct delta *d, uint64_t first, uint64_t pages)
 {
-	return note_pages(d, true, first, pages);
+	return note_pages(d, UNDO_ALLOC, first, pages);
+}
+
+int txn_take(struct delta *d, uint64_t first, uint64_t pages)
+{
+	return note_pages(d, UNDO_TAKE, first, pages);
 }
 
 int txn_free(struct delta *d, uint64_t first, uint64_t pages)
 {
-	return note_pages(d, false, first, pages);
+	return note_pages(d, UNDO_FREE, first, pages);
 }
 
 int txn_files(struct delta *d)
@@ -266,13 +272,15 @@ static void txn_undo(struct delta *d)
 		const struct undo *u = &t->undo[i];
 		int r = 0;
 
-		if (u->kind == UNDO_ALLOC)
+		if (u->kind == UNDO_ALLOC || u->kind == UNDO_TAKE)
 			space_unlive(d->space, u->key.object, u->key.offset);
+		if (u->kind == UNDO_TAKE)
+			space_cancel(d->space, u->key.object, u->key.offset);
 		else if (u->kind == UNDO_FREE)
 			space_unfree(d->space, u->key.object, u->key.offset);
-		else if (u->existed)
+		else if (u->kind == UNDO_ITEM && u->existed)
 			r = tree_put(d->tree, u->key, t->old + u->at, u->len);
-		else
+		else if (u->kind == UNDO_ITEM)
 			r = tree_delete(d->tree, u->key);
 		/* All nodes were looked at and there is memory in reserve: it can't. If it does, nothing here is to be trusted. */
 		if (r < 0)
