@@ -302,6 +302,7 @@ static int checkpoint_freeze(struct delta *d, struct checkpoint *c)
 	c->super.map_pages = pinfs_put64(c->map_pages);
 	c->super.map_bits = pinfs_put64(c->map.bits);
 	c->super.map_checksum = pinfs_put64(c->map.checksum);
+	space_frozen(d->space);
 	c->log_start = d->log.head;
 	c->log_taken = d->log.used;
 	c->sequence = d->log.sequence - 1;

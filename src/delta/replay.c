@@ -110,7 +110,7 @@ static int apply_record(struct delta *d, const struct log_frame *f, const struct
 		return alloc_plausible(d, rec->key.object, rec->key.offset) &&
 			(space_live(d->space, rec->key.object, rec->key.offset) || d->salvage.map_lost) ? 0 : -EUCLEAN;
 	case PINFS_DELTA_FREE:
-		return space_free(d->space, rec->key.object, rec->key.offset) || d->salvage.map_lost ? 0 : -EUCLEAN;
+		return space_release(d->space, rec->key.object, rec->key.offset) || d->salvage.map_lost ? 0 : -EUCLEAN;
 	case PINFS_DELTA_FILES:
 		d->files = rec->key.offset;
 		return 0;

@@ -18,10 +18,12 @@ struct space {
 	uint64_t first, limit;
 	/* One bit for each page, in words. */
 	uint64_t *live, *held, *flight; /* held: used by the checkpoint that is durable */
+	uint64_t *released, *leaving;	/* freed since the last checkpoint was frozen, and before that */
 	uint64_t *backed;		/* the disk has promised it */
 	uint64_t words;			/* in each of them */
 	uint64_t bits;			/* pages up to the last one that was ever taken, or backed */
 	uint64_t live_count, taken_count, flight_count;
+	uint64_t waiting; /* released since the last checkpoint was frozen */
 	uint64_t ready;	   /* free and backed */
 	uint64_t reserved; /* of those, promised */
 	uint64_t hint;	   /* word where a search begins */
@@ -36,7 +38,7 @@ static bool bit_get(const uint64_t *map, uint64_t page)
 
 static uint64_t taken_word(const struct space *s, uint64_t w)
 {
-	return s->live[w] | s->held[w] | s->flight[w];
+	return s->live[w] | s->held[w] | s->flight[w] | s->released[w] | s->leaving[w];
 }
 
 static bool page_taken(const struct space *s, uint64_t page)
@@ -66,6 +68,8 @@ void space_free_all(struct space *s)
 	mem_free(s->live);
 	mem_free(s->held);
 	mem_free(s->flight);
+	mem_free(s->released);
+	mem_free(s->leaving);
 	mem_free(s->backed);
 	mem_free(s);
 }
@@ -92,7 +96,8 @@ static int maps_grow(struct space *s, uint64_t pages)
 		return 0;
 	/* One that has grown before another one fails stays larger: no harm. */
 	if (grow_one(&s->live, s->words, words) || grow_one(&s->held, s->words, words) ||
-		grow_one(&s->flight, s->words, words) || grow_one(&s->backed, s->words, words))
+		grow_one(&s->flight, s->words, words) || grow_one(&s->backed, s->words, words) ||
+		grow_one(&s->released, s->words, words) || grow_one(&s->leaving, s->words, words))
 		return -ENOMEM;
 	s->words = words;
 	return 0;
@@ -328,10 +333,26 @@ bool space_free(struct space *s, uint64_t first, uint64_t pages)
 	return true;
 }
 
+bool space_release(struct space *s, uint64_t first, uint64_t pages)
+{
+	if (!space_free(s, first, pages))
+		return false;
+	set_bits(s, s->released, first, pages);
+	s->waiting += pages;
+	return true;
+}
+
+uint64_t space_waiting(const struct space *s)
+{
+	return s->waiting;
+}
+
 void space_unfree(struct space *s, uint64_t first, uint64_t pages)
 {
 	set_bits(s, s->live, first, pages);
 	s->live_count += pages;
+	clear_bits(s, s->released, first, pages);
+	s->waiting -= pages;
 }
 
 void space_unlive(struct space *s, uint64_t first, uint64_t pages)
@@ -389,10 +410,22 @@ static void recount(struct space *s)
 	}
 }
 
+void space_frozen(struct space *s)
+{
+	/* After one that failed there is something in both. */
+	for (uint64_t w = 0; w < s->words; w++) {
+		s->leaving[w] |= s->released[w];
+		s->released[w] = 0;
+	}
+	s->waiting = 0;
+}
+
 void space_checkpointed(struct space *s, const uint8_t *map, uint64_t bits)
 {
-	for (uint64_t w = 0; w < s->words; w++)
+	for (uint64_t w = 0; w < s->words; w++) {
 		s->held[w] = map_word(map, bits, w);
+		s->leaving[w] = 0;
+	}
 	s->hint = s->first / WORD;
 	recount(s);
 }

@@ -9,7 +9,8 @@
  *	                                                       checkpoint is durable
  *
  * A page is taken while it is in flight, live, or used by the checkpoint that a crash would lead back to: so what that
- * refers to is never overwritten. Pages are only handed out where the disk has promised that they can be written
+ * refers to is never overwritten. So is one that a frame behind that checkpoint refers to, also if a later frame has freed it: after a crash
+ * the later one may be missing, and the content of frames that nobody knows to be durable is compared with their checksums. Pages are only handed out where the disk has promised that they can be written
  * (store_allocate), and promised to writers only then: a full disk is known before anything becomes dirty.
  *
  * One thread at a time: the delta's lock. Only space_reserve() and space_trim() do I/O.
@@ -54,7 +55,11 @@ void space_cancel(struct space *space, uint64_t first, uint64_t pages);
 bool space_live(struct space *space, uint64_t first, uint64_t pages);
 /* Live ones are not part of it any more. False: some are not live. */
 bool space_free(struct space *space, uint64_t first, uint64_t pages);
-/* The opposite, for a transaction that is undone. */
+/* The same for what frames of the log refer to: it stays taken until the log begins behind them. */
+bool space_release(struct space *space, uint64_t first, uint64_t pages);
+/* Pages that wait for that. */
+uint64_t space_waiting(const struct space *space);
+/* The opposite of space_release(), for a transaction that is undone. */
 void space_unfree(struct space *space, uint64_t first, uint64_t pages);
 void space_unlive(struct space *space, uint64_t first, uint64_t pages);
 
@@ -68,8 +73,10 @@ static inline size_t space_map_bytes(uint64_t bits)
 }
 /* bits: at least space_bits(). Whole bytes behind are set to 0. */
 void space_snapshot(const struct space *space, uint64_t bits, uint8_t *ret_map);
+/* What was released so far is free once a checkpoint is durable that is frozen now. */
+void space_frozen(struct space *space);
 /*
- * The checkpoint with this map is durable: what is neither in it nor live nor in flight is free from now on. Allocates nothing.
+ * The checkpoint with this map is durable: what is neither in it nor live nor in flight, nor released since it was frozen, is free from now on. Allocates nothing.
  */
 void space_checkpointed(struct space *space, const uint8_t *map, uint64_t bits);
 /* The map of the checkpoint that was found at the start: live, and used by it. -ENOMEM. */

@@ -2,6 +2,8 @@
 /* Transactions: items and pages change at once, a record of each goes into a frame, and what it was before is kept until that is written. */
 #include "delta/internal.h"
 
+/* So many pages that only wait for a checkpoint are worth one. */
+#define WAITING_MOST ((64u << 20) / PINFS_PAGE_SIZE)
 #define HEAD (PINFS_PAGE_SIZE + sizeof(struct pinfs_delta_frame))
 
 static int array_room(uint8_t **p, size_t *capacity, size_t want)
@@ -146,7 +148,7 @@ static int note_pages(struct delta *d, int kind, uint64_t first, uint64_t pages)
 
 	if (r < 0)
 		return r;
-	if (!(alloc ? space_live(d->space, first, pages) : space_free(d->space, first, pages)))
+	if (!(alloc ? space_live(d->space, first, pages) : space_release(d->space, first, pages)))
 		return t->error = delta_damaged(d, first * PINFS_PAGE_SIZE, "%s pages from there on are %s already", alloc ? "used" : "free", alloc ? "used" : "free");
 	t->undo[t->undo_count++] = (struct undo){.kind = kind, .key = key};
 	note_record(t, alloc ? PINFS_DELTA_ALLOC : PINFS_DELTA_FREE, key, NULL, 0, NULL, 0);
@@ -320,7 +322,7 @@ int delta_commit(struct delta *d)
 	t->active = false;
 	if (t->len)
 		a64_set_release(&d->written, d->log.sequence - 1);
-	wake = d->log.used > d->log.bytes / 2 || tree_dirty(d->tree) > DIRTY_NODES_MOST / 2;
+	wake = d->log.used > d->log.bytes / 2 || tree_dirty(d->tree) > DIRTY_NODES_MOST / 2 || space_waiting(d->space) > WAITING_MOST;
 	mutex_unlock(&d->lock);
 	if (wake)
 		thread_wake(d);
