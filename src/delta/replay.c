@@ -70,11 +70,9 @@ static int apply_put(struct delta *d, const struct log_frame *f, const struct lo
 			return -EUCLEAN;
 		memcpy(&e, rec->value, sizeof(e));
 		if (e.kind == PINFS_DELTA_LOGGED) {
-			int r = d->options.read_only ? 0 : space_reserve(d->space, 1);
+			/* It will have to move; who only reads moves nothing. */
+			int r = d->options.read_only ? 0 : logged_note(d, rec->key.object >> 8, rec->key.offset);
 
-			/* Without a page to move to no checkpoint would be possible. Who only reads makes none. */
-			if (r == 0 && !d->options.read_only)
-				r = logged_note(d, rec->key.object >> 8, rec->key.offset);
 			e.start = pinfs_put64(f->offset + (uint64_t)(rec->value - f->payload) + sizeof(e));
 			return r < 0 ? r : tree_put(d->tree, rec->key, &e, sizeof(e));
 		}
@@ -163,6 +161,9 @@ int replay_log(struct delta *d, char error[DELTA_ERROR_SIZE])
 	}
 	if (e == 0)
 		e = log_walk(d, true, apply_frame, &r);
+	/* Each of them needs a page to move to; not before all others that are used are known, or one of those would be promised. */
+	if (e == 0)
+		e = space_reserve(d->space, d->logged_count);
 	if (e < 0)
 		return e;
 	/* What stands behind the end is not to be found again. */
