@@ -272,9 +272,9 @@ static void check_content(const struct file *f, const struct bounds *b, int name
 			if (version_has(&f->versions[i], p, data + (size_t)p * PINFS_PAGE_SIZE, len))
 				older = f->versions[i].op;
 		if (!found)
-			problem_set(problem, "%s of %ju bytes: page %u is none of operations %d to %d%s%.0d (begins with %02x%02x%02x%02x)", what,
+			problem_set(problem, "%s of %ju bytes: page %u is none of operations %d to %d%s (begins with %02x%02x%02x%02x)", what,
 				(uintmax_t)size, p, floor < f->count ? f->versions[floor].op : -1, end ? f->versions[end - 1].op : -1,
-				older < 0 ? ", nor of any other" : ", but of operation ", MAX(older, 0), data[(size_t)p * PINFS_PAGE_SIZE],
+				older < 0 ? ", nor of any other" : ", but of an older one", data[(size_t)p * PINFS_PAGE_SIZE],
 				data[(size_t)p * PINFS_PAGE_SIZE + 1], data[(size_t)p * PINFS_PAGE_SIZE + 2], data[(size_t)p * PINFS_PAGE_SIZE + 3]);
 	}
 }

@@ -196,7 +196,7 @@ static void usage(FILE *to)
 		"  --states=N       states for each crash point at most (40)\n"
 		"  --replay=ID      one workload, crash point or state, as a violation names it\n"
 		"  --keep=FILE      with --replay of a state: writes FILE.image and FILE.delta\n"
-		"  --mutant=NAME    breaks a rule: noflush, superflush, verify, strict. Finding nothing is the error then\n"
+		"  --mutant=NAME    breaks a rule: noflush, superflush, verify, strict, reuse. Finding nothing is the error then\n"
 		"  --stop=N         ends after N violations (10; 0: never)\n"
 		"  --quiet          figures only if something is wrong\n"
 		"  --list           says what the operations are\n", program);

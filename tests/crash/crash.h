@@ -54,7 +54,11 @@ void world_reset(uint64_t seed);
 /* What is logged as an error is a problem from now on. NULL: nobody wants to know. */
 void watch_errors(struct problem *problem);
 int mutant_choose(const char *name);
-enum { MUTANT_NONE, MUTANT_NOFLUSH, MUTANT_SUPERFLUSH, MUTANT_VERIFY, MUTANT_STRICT };
+/* Transactions count as so many times longer than they are: what takes several of them does so with little. */
+extern unsigned txn_scale;
+/* A page of this file, which has one, is synced as if by another thread in the middle of the next checkpoint. 0: no */
+extern uint64_t race_ino;
+enum { MUTANT_NONE, MUTANT_NOFLUSH, MUTANT_SUPERFLUSH, MUTANT_VERIFY, MUTANT_STRICT, MUTANT_REUSE };
 extern int mutant;
 
 #endif

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-#include "ops.h"
+#include "crash.h"
 
 #include <assert.h>
 #include <fcntl.h>
@@ -113,6 +113,17 @@ const struct op ops[] = {
 	{OP_CHECKPOINT},
 	{OP_WRITEBACK},
 	{OP_TRIM},
+	{OP_RACE, "r"},
+	{OP_SETXATTR, "h", "user.x07", 0, 900},
+	{OP_SETXATTR, "h", "user.x40", 0, 3000},
+	{OP_REMOVEXATTR, "h", "user.x20"},
+	{OP_RENAME, "a", "h/a"},
+	{OP_WRITE, "f", NULL, 6 * PAGE, PAGE},
+	{OP_WRITE, "f", NULL, 8 * PAGE, PAGE},
+	{OP_WRITE, "f", NULL, 10 * PAGE, PAGE, 1},
+	{OP_FALLOCATE, "f", NULL, 11 * PAGE, PAGE, PUNCH},
+	{OP_FALLOCATE, "f", NULL, 13 * PAGE, PAGE, PUNCH},
+	{OP_RMDIR, "h"},
 };
 const unsigned op_count = ARRAY_SIZE(ops);
 
@@ -120,7 +131,7 @@ const char *op_text(unsigned op)
 {
 	static const char *const names[] = {"creat", "mkdir", "write", "append", "truncate", "unlink", "rmdir", "rename", "link", "symlink", "chmod",
 		"chown", "utimes", "setxattr", "removexattr", "fallocate", "copy", "tmpfile", "open", "osync", "fsync", "sync", "checkpoint",
-		"writeback", "trim"};
+		"writeback", "trim", "race"};
 	const struct op *o = &ops[op];
 	static char buf[160];
 	size_t n = (size_t)snprintf(buf, sizeof(buf), "%s", names[o->kind]);
@@ -253,6 +264,14 @@ static int do_copy(struct world *w, const struct op *o, uint64_t from, int step)
 	file_write(w->model, b, 0, buf, len);
 	/* What is shared is there at once, but for inline and logged pages: these are copied, as if by write. */
 	return 0;
+}
+
+static void set_mode(struct vfs *v, uint64_t ino, mode_t mode)
+{
+	struct vfs_setattr set = {.valid = VFS_SET_MODE, .mode = mode};
+	struct stat st;
+
+	vfs_setattr(v, ino, &set, &st);
 }
 
 static int do_setattr(struct world *w, const struct op *o, uint64_t ino, int step)
@@ -406,6 +425,28 @@ static void writeback(struct world *w)
 	}
 }
 
+/* A checkpoint, during which a page that nobody else knows is synced. */
+static int do_race(struct world *w, const struct op *o, int step)
+{
+	static uint8_t page[PAGE];
+	struct file *f;
+	struct stat st;
+	int r = resolve(w->vfs, o->path, &st);
+
+	if (r < 0)
+		return r;
+	f = model_file(w->model, st.st_ino);
+	race_ino = st.st_ino;
+	/* Nothing else was written: so that there is something to make one of. */
+	set_mode(w->vfs, VFS_ROOT_INO, 0755);
+	r = delta_checkpoint(vfs_delta(w->vfs));
+	race_ino = 0;
+	memset(page, 'R', sizeof(page));
+	file_write(w->model, f, 0, page, sizeof(page));
+	model_between(w->model, w->vfs, f, step);
+	return r < 0 ? r : delta_flush(vfs_delta(w->vfs));
+}
+
 enum durable op_run(struct world *w, unsigned op, int step, struct problem *problem)
 {
 	const struct op *o = &ops[op];
@@ -425,6 +466,9 @@ enum durable op_run(struct world *w, unsigned op, int step, struct problem *prob
 	case OP_WRITEBACK:
 		writeback(w);
 		return DURABLE_NOTHING;
+	case OP_RACE:
+		r = do_race(w, o, step);
+		break;
 	case OP_TRIM:
 		r = vfs_trim(w->vfs, 0, UINT64_MAX, 0, &bytes);
 		break;
@@ -450,7 +494,7 @@ enum durable op_run(struct world *w, unsigned op, int step, struct problem *prob
 		problem_set(problem, "operation %d (%s) fails: %s", step, op_text(op), strerror(-r));
 	if (r < 0 || !op_persists(op))
 		return DURABLE_NOTHING;
-	return o->kind == OP_SYNC ? DURABLE_CONTENT : o->kind == OP_CHECKPOINT || o->kind == OP_TRIM ? DURABLE_NAMES : DURABLE_FILE;
+	return o->kind == OP_SYNC ? DURABLE_CONTENT : o->kind == OP_CHECKPOINT || o->kind == OP_TRIM || o->kind == OP_RACE ? DURABLE_NAMES : DURABLE_FILE;
 }
 
 void world_close(struct world *w)

@@ -66,6 +66,14 @@ static void use(struct vfs *v, bool sync)
 	make_file(v, "g", buf, 300);
 	must(vfs_mkdir(v, VFS_ROOT_INO, "h", 0755, &cred, &st) == 0);
 	vfs_forget(v, st.st_ino, 1);
+	/* So many that the tree has several nodes. */
+	for (unsigned i = 0; i < 40; i++) {
+		char name[16];
+
+		snprintf(name, sizeof(name), "user.x%02u", i);
+		must(vfs_setxattr(v, st.st_ino, name, buf + i * 100, 1500, 0, false) == 0);
+	}
+	make_file(v, "r", buf, PAGE);
 	ino = make_file(v, "scratch", buf, 5 * PAGE);
 	must(vfs_sync(v) == 0);
 	while (vfs_delta(v)->log.head < vfs_delta(v)->log.bytes - 72 * 1024) {
@@ -144,6 +152,7 @@ static bool record(const struct workload *w, struct recording *ret, struct probl
 
 	assert(world.model);
 	world_reset(1000);
+	txn_scale = w->base == 3 ? 64 : 1;
 	watch_errors(problem);
 	disk->logging = true;
 	world.vfs = open_vfs(disk, error);

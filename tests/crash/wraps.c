@@ -75,9 +75,53 @@ int __wrap_extent_verify(struct delta *d, const void *value, size_t len, uint8_t
 	return mutant == MUTANT_VERIFY ? 0 : __real_extent_verify(d, value, len, buf);
 }
 
+/* ---- transactions that end early, and a write that comes in between ---- */
+
+unsigned txn_scale = 1;
+
+size_t __real_delta_txn_size(const struct delta *d);
+size_t __wrap_delta_txn_size(const struct delta *d);
+size_t __wrap_delta_txn_size(const struct delta *d)
+{
+	return __real_delta_txn_size(d) * txn_scale;
+}
+
+uint64_t race_ino;
+static uint8_t race_page[PINFS_PAGE_SIZE];
+
+static int race_update(void *context, struct delta_inode *inode, uint64_t end)
+{
+	inode->size = MAX(inode->size, end);
+	return 0;
+}
+
+int __real_content_settle(struct delta *d);
+int __wrap_content_settle(struct delta *d);
+int __wrap_content_settle(struct delta *d)
+{
+	const uint8_t *data[1] = {race_page};
+	struct delta_write w = {.ino = race_ino, .count = 1, .data = data, .bytes = PINFS_PAGE_SIZE, .reserved = 1, .sync = true};
+	int r = __real_content_settle(d);
+
+	if (!race_ino || r < 0)
+		return r;
+	/* What another thread syncs at this very moment. */
+	memset(race_page, 'R', sizeof(race_page));
+	race_ino = 0;
+	r = delta_reserve(d, 1);
+	return r < 0 ? r : delta_write(d, &w, race_update, NULL);
+}
+
+bool __real_space_release(struct space *s, uint64_t first, uint64_t pages);
+bool __wrap_space_release(struct space *s, uint64_t first, uint64_t pages);
+bool __wrap_space_release(struct space *s, uint64_t first, uint64_t pages)
+{
+	return mutant == MUTANT_REUSE ? space_free(s, first, pages) : __real_space_release(s, first, pages);
+}
+
 int mutant_choose(const char *name)
 {
-	static const char *const names[] = {"none", "noflush", "superflush", "verify", "strict"};
+	static const char *const names[] = {"none", "noflush", "superflush", "verify", "strict", "reuse"};
 
 	for (int i = 0; name && i < (int)ARRAY_SIZE(names); i++)
 		if (!strcmp(name, names[i])) {
