@@ -370,16 +370,17 @@ static int make_one(struct delta *d, bool force)
 	int r;
 
 	r = content_settle(d);
-	if (r < 0)
-		return r;
 	mutex_lock(&d->lock);
-	r = a64_read(&d->failed) ? -(int)a64_read(&d->failed) : d->options.read_only ? -EROFS : 0;
+	if (r == 0)
+		r = a64_read(&d->failed) ? -(int)a64_read(&d->failed) : d->options.read_only ? -EROFS : 0;
 	/* Nothing has happened since the last one. */
 	if (r < 0 || (!force && !d->log.used && !tree_dirty(d->tree) && d->generation)) {
+		d->settling = false;
 		mutex_unlock(&d->lock);
 		return r;
 	}
 	r = checkpoint_freeze(d, &c);
+	d->settling = false;
 	mutex_unlock(&d->lock);
 	if (r == 0) {
 		bool lost;

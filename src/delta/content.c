@@ -446,6 +446,10 @@ static int write_logged(struct writer *w)
 
 	if (r < 0)
 		return r;
+	if (d->settling) {
+		delta_abort(d);
+		return -EAGAIN;
+	}
 	noted = d->logged_count;
 	r = log_prepare(d, in->count * (PINFS_PAGE_SIZE + 1024) + 16384);
 	if (r == 0)
@@ -540,8 +544,8 @@ int delta_write(struct delta *d, const struct delta_write *in, int (*update)(voi
 	bool logged = in->sync && in->count <= LOGGED_MOST && in->reserved >= in->count && !d->options.no_flush;
 	int r;
 
-	if (logged) {
-		r = write_logged(&w);
+	r = logged ? write_logged(&w) : -EAGAIN;
+	if (r != -EAGAIN) {
 		/* Their promised pages stay with them. */
 		if (r == 0 && in->reserved > in->count)
 			delta_unreserve(d, in->reserved - in->count);
@@ -663,6 +667,7 @@ int content_settle(struct delta *d)
 	int r;
 
 	mutex_lock(&d->lock);
+	d->settling = true;
 	list = steal_pointer(&d->logged);
 	count = d->logged_count;
 	d->logged_count = d->logged_capacity = 0;

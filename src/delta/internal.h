@@ -78,6 +78,7 @@ struct delta {
 		uint64_t ino, page;
 	} *logged;
 	size_t logged_count, logged_capacity;
+	bool settling; /* lock: a checkpoint is about to be frozen: nothing more may lie in the log alone */
 	uint64_t frames, replayed, checkpoints;
 	struct delta_salvage salvage;
 	bool log_no_content; /* replay ended before a frame whose content isn't there */
@@ -190,7 +191,7 @@ int map_load(struct delta *delta, const struct pinfs_delta_super *super);
 void thread_wake(struct delta *delta);
 int delta_thread_start(struct delta *delta);
 void thread_end(struct delta *delta);
-/* Settles what lies in the log: checkpoints call it. */
+/* Settles what lies in the log: checkpoints call it. Until `settling` is taken back nothing is written there alone. */
 int content_settle(struct delta *delta);
 
 /* ---- extents.c ---- */
