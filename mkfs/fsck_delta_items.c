@@ -388,7 +388,7 @@ static int check_extent(struct fsck_delta *f, struct current *c, const struct de
 		return r;
 	c->extent_end = e.extent.page + e.extent.pages;
 	c->counted += e.counted;
-	c->has_tail |= e.extent.kind != PINFS_DELTA_UNWRITTEN && e.extent.page >= DIV_ROUND_UP(c->i.size, PINFS_PAGE_SIZE);
+	c->has_tail |= e.extent.kind != PINFS_DELTA_UNWRITTEN && c->extent_end > DIV_ROUND_UP(c->i.size, PINFS_PAGE_SIZE);
 	f->report->extents++;
 	f->report->content_pages += e.stored;
 	r = e.stored ? fsck_use_add(f, e.first, e.stored, 0) : 0;

@@ -21,7 +21,7 @@ struct sweep {
 	/* What is wrong goes on in the next run: it is told once. */
 	const char *telling;
 	uint64_t telling_first, telling_end;
-	uint32_t telling_refs;
+	uint32_t telling_a, telling_b;
 	struct run *clashes; /* of content with nodes */
 	size_t clash_count, clash_capacity;
 	struct delta_item_shared *right; /* as the SHARED items should be */
@@ -98,14 +98,15 @@ static void live_next(struct sweep *s)
 static void tell_flush(struct sweep *s)
 {
 	if (s->telling)
-		fsck_delta_problem(s->f, s->telling_first * PINFS_PAGE_SIZE, s->telling, (uintmax_t)s->telling_first, (uintmax_t)(s->telling_end - 1), s->telling_refs);
+		fsck_delta_problem(s->f, s->telling_first * PINFS_PAGE_SIZE, s->telling, (uintmax_t)s->telling_first, (uintmax_t)(s->telling_end - 1),
+			s->telling_a, s->telling_b);
 	s->telling = NULL;
 }
 
-/* `what` takes the first and the last page, and a number. */
-static void tell(struct sweep *s, const char *what, uint64_t first, uint64_t end, uint32_t refs)
+/* `what` takes the first and the last page, and two numbers. */
+static void tell(struct sweep *s, const char *what, uint64_t first, uint64_t end, uint32_t a, uint32_t b)
 {
-	if (s->telling == what && s->telling_end == first && s->telling_refs == refs) {
+	if (s->telling == what && s->telling_end == first && s->telling_a == a && s->telling_b == b) {
 		s->telling_end = end;
 		return;
 	}
@@ -113,7 +114,8 @@ static void tell(struct sweep *s, const char *what, uint64_t first, uint64_t end
 	s->telling = what;
 	s->telling_first = first;
 	s->telling_end = end;
-	s->telling_refs = refs;
+	s->telling_a = a;
+	s->telling_b = b;
 }
 
 /* Pages [first, end), about which map and SHARED items each say one thing. */
@@ -123,26 +125,26 @@ static void judge(struct sweep *s, const struct run *u, uint64_t first, uint64_t
 		"pages %ju to %ju are a node of the tree, or the map, twice or more (%u)",
 		"pages %ju to %ju are content of a file, and a node of the tree or the map",
 		"pages %ju to %ju: %u extents refer to them, and no count says so",
-		"pages %ju to %ju: the count of references is %u, but there are fewer or more",
+		"pages %ju to %ju: %u extents refer to them, but the count says %u",
 		"pages %ju to %ju are in use, but the map calls them free",
 		"pages %ju to %ju are used by nobody, but the map calls them used",
 	};
 	struct fsck_delta *f = s->f;
 
 	if (u->nodes > 1)
-		tell(s, messages[0], first, end, u->nodes);
+		tell(s, messages[0], first, end, u->nodes, 0);
 	if (u->nodes && u->content)
-		tell(s, messages[1], first, end, 0);
+		tell(s, messages[1], first, end, 0, 0);
 	if (refs != (u->content > 1 ? u->content : 0)) {
 		/* A part of the tree that is lost had references, too. */
 		if (!f->lost_nodes || u->content > refs)
-			tell(s, refs ? messages[3] : messages[2], first, end, refs ? refs : u->content);
+			tell(s, refs ? messages[3] : messages[2], first, end, u->content, refs);
 		s->shared_bad = true;
 	}
 	if (!f->map_lost && !live && (u->nodes || u->content))
-		tell(s, messages[4], first, end, 0);
+		tell(s, messages[4], first, end, 0, 0);
 	if (!f->map_lost && live && !u->nodes && !u->content && !f->lost_nodes)
-		tell(s, messages[5], first, end, 0);
+		tell(s, messages[5], first, end, 0, 0);
 }
 
 /* Cuts a run where map or SHARED items change. */

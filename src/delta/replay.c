@@ -47,7 +47,7 @@ static int verify_frame(void *context, const struct log_frame *f)
 		if (rec.op != PINFS_DELTA_PUT || (rec.key.object & 0xff) != PINFS_DELTA_EXTENT || !(rec.key.object >> 8))
 			continue;
 		if (!extent_valid(rec.value, rec.len))
-			return 0; /* said when it is applied */
+			break; /* said when it is applied */
 		e = extent_verify(r->delta, rec.value, rec.len, r->buf);
 		if (e == -EUCLEAN) {
 			r->delta->log_no_content = true;

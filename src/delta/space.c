@@ -522,5 +522,6 @@ int space_rebuild(struct space *s, const uint8_t *map, uint64_t bits, uint64_t e
 		s->held[p / WORD] |= 1ull << p % WORD;
 	s->bits = MAX(s->bits, MAX(bits, end));
 	recount(s);
-	return 0;
+	/* What was promised lay there, perhaps. */
+	return back_enough(s, s->reserved + s->own);
 }

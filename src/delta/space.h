@@ -103,7 +103,7 @@ bool space_is_live(const struct space *space, uint64_t page);
 
 /* The next run of live pages from `page` on; 0: none. */
 uint64_t space_live_next(const struct space *space, uint64_t page, uint64_t *ret_first);
-/* Pages of this map are live; none up to `end` is handed out before the next checkpoint. -ENOMEM. */
+/* Pages of this map are live; none up to `end` is handed out before the next checkpoint. -ENOMEM; errors of the disk, which has to promise others. */
 int space_rebuild(struct space *space, const uint8_t *map, uint64_t bits, uint64_t end);
 
 #endif
