@@ -530,6 +530,14 @@ static struct dump dump_memory(struct memory m)
 	return d;
 }
 
+/* Byte of the delta from which on frames count. */
+static uint64_t log_start(const struct memory *m)
+{
+	const struct pinfs_delta_super *a = (const void *)m->bytes, *b = (const void *)(m->bytes + 2 * 4096);
+
+	return 4 * 4096 + pinfs_get64((pinfs_get64(a->generation) > pinfs_get64(b->generation) ? a : b)->log_start);
+}
+
 static void flip_some(bool frames, unsigned count, uint64_t seed)
 {
 	struct flips f = {.good = make_delta(frames)};
@@ -540,7 +548,7 @@ static void flip_some(bool frames, unsigned count, uint64_t seed)
 	f.states[f.count++] = dump_memory(none);
 	f.states[f.count++] = dump_memory(copy_of(&f.good));
 	/* Without a frame, what is left is what was before it. */
-	for (uint64_t at = 4 * 4096; frames && at + 8 <= 4 * 4096 + LIMIT / 8 && f.count < ARRAY_SIZE(f.states); at += 8)
+	for (uint64_t at = log_start(&f.good); frames && at + 8 <= 4 * 4096 + LIMIT / 8 && f.count < ARRAY_SIZE(f.states); at += 8)
 		if (!memcmp(f.good.bytes + at, "PFRM", 4)) {
 			struct memory m = copy_of(&f.good);
 
