@@ -108,7 +108,7 @@ struct fsck_delta_options {
 
 struct fsck_delta_report {
 	uint64_t errors, left; /* found at first; left after the repair (without one: the same) */
-	bool corrected;	       /* something was written */
+	bool corrected;	       /* fewer are left */
 	char error[512];       /* if it could not be checked: why */
 	struct fsck_problem *problems;
 	size_t problem_count, problem_capacity;

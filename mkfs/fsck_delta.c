@@ -470,7 +470,6 @@ static int repair(struct fsck_delta *f)
 		r = delta_rewrite(f->delta);
 	if (r < 0 && r != -ECANCELED)
 		snprintf(f->report->error, sizeof(f->report->error), "it can't be repaired: %s", strerror(-r));
-	f->report->corrected = r == 0;
 	close_delta(f);
 	f->fix = f->fix_content = false;
 	return r;
@@ -496,7 +495,8 @@ int fsck_delta_run(struct image *image, const struct fsck_delta_options *options
 		r = repair(&f);
 		if (r == 0)
 			r = verify(&f);
-		ret->left = f.found;
+		ret->left = r == 0 ? f.found : ret->errors;
+		ret->corrected = ret->left < ret->errors;
 	}
 	if (r < 0 && !ret->error[0])
 		snprintf(ret->error, sizeof(ret->error), "%s", r == -ECANCELED ? "interrupted before everything was checked" : strerror(-r));
