@@ -14,6 +14,7 @@ struct pieced {
 /* The inode whose items are looked at. */
 struct current {
 	uint64_t ino;
+	bool removed; /* a directory without a name: what it hides goes piece by piece, and all of the image's names in it are hidden until it is gone */
 	bool has, forgotten; /* its attributes are there; they couldn't be, and all of it went */
 	struct delta_inode i;
 	bool has_image;
@@ -135,7 +136,8 @@ static int check_inode(struct fsck_delta *f, struct current *c, const struct del
 	e->parent = c->i.parent;
 	e->nlink = c->i.nlink;
 	e->entries = c->i.entries;
-	return c->i.gone && S_ISDIR(c->i.mode) && c->has_image ? gone_directory(f, &c->image) : 0;
+	c->removed = S_ISDIR(c->i.mode) && !c->i.nlink && e->flags & INODE_ORPHAN;
+	return (c->i.gone || c->removed) && S_ISDIR(c->i.mode) && c->has_image ? gone_directory(f, &c->image) : 0;
 }
 
 /* ---- names ---- */
@@ -244,7 +246,7 @@ static int check_dirent(struct fsck_delta *f, struct current *c, const struct de
 			name_escape(d.name, d.name_len, shown, sizeof(shown)));
 		return item_bad(f, item);
 	}
-	r = in_image ? hide(f, c, &old) : 0;
+	r = in_image && !c->removed ? hide(f, c, &old) : 0;
 	return r < 0 || !d.ino ? r : add_name(f, c, &d);
 }
 
@@ -457,7 +459,7 @@ static int begin_inode(struct fsck_delta *f, struct current *c, uint64_t ino)
 	if (r < 0)
 		return r;
 	c->ino = ino;
-	c->has = c->forgotten = c->has_target = c->has_tail = false;
+	c->removed = c->has = c->forgotten = c->has_target = c->has_tail = false;
 	c->i = (struct delta_inode){.ino = ino};
 	c->extent_end = c->counted = c->target = c->place = 0;
 	c->pieced_count = 0;

@@ -279,6 +279,8 @@ static int count_inode(struct fsck_delta *f, const struct inode_entry *e, struct
 	struct image_inode image = {0};
 	int r = fsck_image_inode(f, e->ino, &image);
 	bool has_image = r == 0, dir = S_ISDIR(image.mode), root = e->ino == PINFS_ROOT_INO;
+	/* Its names are hidden all at once. */
+	bool removed = e->flags & INODE_DELTA && e->flags & INODE_ORPHAN && !e->nlink;
 
 	if (r < 0 && r != -ENOENT)
 		return r;
@@ -289,7 +291,7 @@ static int count_inode(struct fsck_delta *f, const struct inode_entry *e, struct
 		.parent = dir ? image.arg1 : 0,
 		.names = (has_image ? dir ? !root : image.nlink : 0) + (uint64_t)e->added - e->hidden,
 		.subdirs = (dir ? image.nlink - 2 : 0) + (uint64_t)(int64_t)e->more_dirs,
-		.names_in = (dir ? image.arg0 : 0) + (uint64_t)e->more,
+		.names_in = (dir && !removed ? image.arg0 : 0) + (uint64_t)e->more,
 		.named_in = e->added ? e->named_in : dir ? image.arg1 : 0,
 	};
 	if (e->flags & INODE_DELTA) {
@@ -575,31 +577,31 @@ static bool name_in(struct fsck_delta *f, uint64_t dir, uint64_t ino, char ret[P
 	return found;
 }
 
-/* Directories of the image that are searched for the names of what is affected. */
+/* Directories of the image that are searched for the names of what is affected, all together. */
 #define SEARCH_MOST 20000u
 
 /* A directory that has a name for an inode: the delta's, or else one of the image's. */
-static uint64_t directory_of(struct fsck_delta *f, const struct inode_entry *e, char name[PINFS_NAME_MAX + 1])
+static uint64_t directory_of(struct fsck_delta *f, const struct inode_entry *e, unsigned *budget, char name[PINFS_NAME_MAX + 1])
 {
 	if (e->added && name_in(f, e->named_in, e->ino, name))
 		return e->named_in;
-	for (uint64_t dir = 1, n = 0; dir <= f->info->inode_count && n < SEARCH_MOST && e->ino <= f->info->inode_count; dir++) {
+	for (uint64_t dir = 1; dir <= f->info->inode_count && *budget && e->ino <= f->info->inode_count; dir++) {
 		struct image_inode image;
 
 		if (fsck_image_inode(f, dir, &image) < 0 || !S_ISDIR(image.mode))
 			continue;
-		n++;
+		--*budget;
 		if (name_in(f, dir, e->ino, name))
 			return dir;
 	}
 	return 0;
 }
 
-static char *path_of(struct fsck_delta *f, const struct inode_entry *e)
+static char *path_of(struct fsck_delta *f, const struct inode_entry *e, unsigned *budget)
 {
 	struct way w = {.at = sizeof(w.text) - 1};
 	char name[PINFS_NAME_MAX + 1], above[40];
-	uint64_t dir = directory_of(f, e, name), above_ino;
+	uint64_t dir = directory_of(f, e, budget, name), above_ino;
 	bool ok = dir && prepend(&w, name);
 
 	snprintf(above, sizeof(above), "(inode %ju)", (uintmax_t)e->ino);
@@ -618,6 +620,7 @@ static char *path_of(struct fsck_delta *f, const struct inode_entry *e)
 int fsck_delta_paths(struct fsck_delta *f)
 {
 	struct fsck_delta_report *rep = f->report;
+	unsigned budget = SEARCH_MOST;
 
 	for (size_t i = 0; i < f->inode_slots; i++) {
 		if (!f->inodes[i].ino || !(f->inodes[i].flags & INODE_AFFECTED))
@@ -627,7 +630,7 @@ int fsck_delta_paths(struct fsck_delta *f)
 			continue;
 		if (array_reserve(&rep->affected_paths, &rep->affected_capacity, rep->affected_count + 1, sizeof(char *)) < 0)
 			return -ENOMEM;
-		rep->affected_paths[rep->affected_count] = path_of(f, &f->inodes[i]);
+		rep->affected_paths[rep->affected_count] = path_of(f, &f->inodes[i], &budget);
 		if (!rep->affected_paths[rep->affected_count])
 			return -ENOMEM;
 		rep->affected_count++;

@@ -13,6 +13,8 @@
 
 /* How much of a map may change its compressed size between the first look and the snapshot. */
 #define MAP_SLACK PINFS_PAGE_SIZE
+/* Pages behind the file's end that a map may have. */
+#define MAP_BEYOND (1u << 24)
 
 int super_write(struct delta *d, const struct pinfs_delta_super *super)
 {
@@ -109,8 +111,8 @@ int map_load(struct delta *d, const struct pinfs_delta_super *s)
 
 	if (!chunks)
 		return 0;
-	/* A map of so many pages is in no superblock that this program wrote. */
-	if (bits > UINT64_MAX / 2 || pages > (UINT64_MAX >> 13) / PINFS_PAGE_SIZE || stored > bytes + (1u << 20) + chunks * 16 ||
+	/* A map of so many pages is in no superblock that this program wrote; nor of many more than the file has (where the disk promises nothing, of some). */
+	if (bits > UINT64_MAX / 2 || bits > store_size(d->store) / PINFS_PAGE_SIZE + MAP_BEYOND || pages > (UINT64_MAX >> 13) / PINFS_PAGE_SIZE || stored > bytes + (1u << 20) + chunks * 16 ||
 		chunks != DIV_ROUND_UP(bytes, (size_t)PINFS_DELTA_MAP_CHUNK) || bytes > ((size_t)1 << 36) ||
 		stored < chunks * sizeof(struct pinfs_delta_map_chunk))
 		return delta_damaged(d, 0, "the superblock's map of %ju pages can't be", (uintmax_t)bits);

@@ -49,7 +49,7 @@ static bool frame_at(struct delta *d, uint64_t pos, const struct pinfs_delta_fra
 	return pinfs_get64(f->checksum) == codec_checksum(buf + sizeof(f->checksum), total - sizeof(f->checksum));
 }
 
-static void scan_frame(struct delta *d, uint64_t pos, const uint8_t *at, uint8_t *buf, struct delta_log_end *end)
+static void scan_frame(struct delta *d, uint64_t pos, const uint8_t *at, uint8_t *buf, uint64_t *budget, struct delta_log_end *end)
 {
 	struct pinfs_delta_frame f;
 	uint64_t sequence;
@@ -59,6 +59,10 @@ static void scan_frame(struct delta *d, uint64_t pos, const uint8_t *at, uint8_t
 	sequence = pinfs_get64(f.sequence);
 	if (pinfs_get32(f.magic) != PINFS_DELTA_FRAME_MAGIC || pinfs_get64(f.delta) != d->id || sequence < end->sequence)
 		return;
+	/* Whole frames don't overlap: more bytes than that are nothing but headers. */
+	if (pinfs_get32(f.len) > *budget)
+		return;
+	*budget -= pinfs_get32(f.len);
 	whole = frame_at(d, pos, &f, buf);
 	if (sequence == end->sequence && d->log.first + pos == end->offset)
 		end->torn = !whole;
@@ -72,10 +76,12 @@ int delta_log_end(struct delta *d, struct delta_log_end *ret)
 {
 	_cleanup_free_ uint8_t *in = malloc(SCAN_BYTES + sizeof(struct pinfs_delta_frame)), *buf = malloc(PINFS_DELTA_FRAME_MAX);
 	struct delta_log_end end = {.offset = d->log.first + d->log.head, .sequence = d->log.sequence, .no_content = d->log_no_content};
-	uint64_t bytes = d->log.bytes;
+	uint64_t size = store_size(d->store), budget;
+	uint64_t bytes = MIN(d->log.bytes, size > d->log.first ? size - d->log.first : 0);
 
 	if (!in || !buf)
 		return -ENOMEM;
+	budget = 4 * bytes;
 	for (uint64_t pos = 0; pos < bytes; pos += SCAN_BYTES) {
 		size_t n = (size_t)MIN((uint64_t)SCAN_BYTES + sizeof(struct pinfs_delta_frame), bytes - pos);
 		int r = store_read(d->store, d->log.first + pos, in, n);
@@ -87,7 +93,7 @@ int delta_log_end(struct delta *d, struct delta_log_end *ret)
 
 			memcpy(&magic, in + i + offsetof(struct pinfs_delta_frame, magic), sizeof(magic));
 			if (pinfs_get32(magic) == PINFS_DELTA_FRAME_MAGIC)
-				scan_frame(d, pos + i, in + i, buf, &end);
+				scan_frame(d, pos + i, in + i, buf, &budget, &end);
 		}
 	}
 	*ret = end;
