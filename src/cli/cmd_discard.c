@@ -180,6 +180,8 @@ static int run(const char *arg, bool yes, bool quiet)
 		x.damaged = true;
 	if (r == 0 && (!quiet || !yes))
 		show(&x);
+	/* What comes on standard error comes after it. */
+	fflush(stdout);
 	if (r == 0 && !yes && !isatty(STDIN_FILENO)) {
 		log_error("nothing was dropped; 'pinfs discard --yes %s' does it without asking", arg);
 		r = -EPERM;

@@ -740,11 +740,14 @@ void merge_explain(struct merge *m, const struct pack *pack)
 		image_read_blocks(m->o.image, block, 1, &read);
 	free(read.data);
 	for (size_t i = 0; i < m->file_count; i++) {
-		if (!m->files[i].inode->size || !uses_block(m, m->files[i].inode, block))
+		const struct file *f = &m->files[i];
+
+		/* Small ones with other content don't need it. */
+		if (f->plan == PLAN_NONE || (f->plan == PLAN_BYTES && f->inode->size < m->block_size) || !uses_block(m, f->inode, block))
 			continue;
 		more += first != NULL;
 		if (!first)
-			first = m->files[i].inode->name;
+			first = f->inode->name;
 	}
 	if (first)
 		failed(first, -EUCLEAN);
