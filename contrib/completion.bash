@@ -39,7 +39,7 @@ _pinfs_operands()
 		word=${COMP_WORDS[i]}
 		if [[ $skip ]]; then
 			skip=
-		elif [[ $word == -[deoj] && ${COMP_WORDS[1]} =~ ^(extract|mount)$ ]]; then
+		elif [[ $word == -[deozbLUj] && ${COMP_WORDS[1]} =~ ^(extract|mount|commit)$ ]]; then
 			skip=1
 			[[ $word == -d ]] && directory=1
 		elif [[ $word != -* ]]; then
@@ -54,11 +54,11 @@ _pinfs()
 
 	COMPREPLY=()
 	if ((COMP_CWORD == 1)); then
-		mapfile -t COMPREPLY < <(compgen -W $'mount\numount\nls\ncat\ninfo\nextract\ndump\nlab\nhelp\n--help\n--version' -- "$cur")
+		mapfile -t COMPREPLY < <(compgen -W $'mount\numount\nls\ncat\ninfo\nextract\ndiff\ncommit\ndiscard\ndump\nlab\nhelp\n--help\n--version' -- "$cur")
 		return
 	fi
 	if [[ $command == help ]]; then
-		mapfile -t COMPREPLY < <(compgen -W $'mount\numount\nls\ncat\ninfo\nextract\ndump\nlab' -- "$cur")
+		mapfile -t COMPREPLY < <(compgen -W $'mount\numount\nls\ncat\ninfo\nextract\ndiff\ncommit\ndiscard\ndump\nlab' -- "$cur")
 		return
 	fi
 	if [[ $command == mount && ${COMP_WORDS[COMP_CWORD - 1]} == -o ]]; then
@@ -68,6 +68,11 @@ _pinfs()
 	fi
 	# "=" is a word of its own.
 	if [[ $command == mount && ${COMP_WORDS[*]:COMP_CWORD-2:2} == @(log|trace)$'\n'= ]]; then
+		compopt -o filenames
+		mapfile -t COMPREPLY < <(compgen -f -- "$cur")
+		return
+	fi
+	if [[ $command == commit && ${COMP_WORDS[COMP_CWORD - 1]} == -o ]]; then
 		compopt -o filenames
 		mapfile -t COMPREPLY < <(compgen -f -- "$cur")
 		return
@@ -85,8 +90,8 @@ _pinfs()
 	umount:*) want=dir ;;
 	mount:1) want=dir ;;
 	extract:1) [[ $directory ]] && want=path || want=dir ;;
-	*:0) want=image ;;
-	ls:* | cat:* | extract:*) want=path ;;
+	*:0 | diff:1 | commit:1) want=image ;;
+	ls:* | cat:* | extract:* | diff:*) want=path ;;
 	esac
 	case $want in
 	dir)
