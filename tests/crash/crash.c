@@ -10,10 +10,12 @@
 #include <signal.h>
 #include <time.h>
 #include <unistd.h>
-#include <sys/wait.h>
 
 #include "codec/codec.h"
 #include "support.h"
+
+/* A prime number that has nothing to do with how many sequences there are. */
+#define STRIDE 1000003u
 
 struct totals totals;
 struct options options = {.seed = 1, .per_point = 40, .all = 6, .torn = 10, .go_on = 4, .nested = 50};
@@ -111,55 +113,101 @@ static void run_single(unsigned base, struct workload *w)
 	workload_run(w);
 }
 
-/* All sequences of `length` operations, each with each way of making it durable behind one of them. */
-static void run_sequences(unsigned base, unsigned length)
+/* What has found something, or finds a mutant, in the shortest form that is known. */
+static const char *const known[] = {
+	"0:0,87",		   /* a delta that is just being made; its count of files */
+	"0:77,90",		   /* ctime of a link, over that of a write */
+	"2:75,85",		   /* pages that are shared over others: neither old nor new */
+	"1:7,26,90",		   /* the end moves past pages that are only in the cache */
+	"1:0,12,95,12,95,12,95,87", /* a freed page is used again in front of the next checkpoint */
+	"3:70,21,3,18,92,83,6,94,16,63,36,57,89,4,95,3,59,66,96", /* a page promised to what lies in the log is used by a later frame */
+	"2:84,17,84",		   /* what lies in the log finds no place in one piece */
+	"2:97,86",		   /* synced while a checkpoint begins */
+};
+
+static void run_known(void)
 {
-	unsigned total = 1;
+	const char *rest;
+
+	for (unsigned i = 0; i < ARRAY_SIZE(known) && !time_is_up(); i++) {
+		struct workload w;
+
+		must(workload_parse(known[i], &w, &rest));
+		workload_run(&w);
+	}
+}
+
+/* Is `op` about one of these files? */
+static bool concerns(const struct op *op, const char *path)
+{
+	return path && ((op->path && !strcmp(op->path, path)) || (op->to && !strcmp(op->to, path)));
+}
+
+/* One sequence, with each way of making it durable behind each of its operations. */
+static void run_sequence(unsigned base, const unsigned *pick, unsigned length)
+{
+	const struct op *last = &ops[pick[length - 1]];
+
+	if (op_persists(pick[0]))
+		return;
+	for (unsigned at = 0; at < length; at++) {
+		for (unsigned p = 0; p < op_count; p++) {
+			struct workload w = {0};
+
+			/* Of fsync those that concern the last operation, and one that doesn't. */
+			if (!op_persists(p) || ops[p].kind == OP_OSYNC ||
+				(ops[p].kind == OP_FSYNC && *ops[p].path && !concerns(&ops[p], last->path) && !concerns(&ops[p], last->to)))
+				continue;
+			for (unsigned i = 0; i < length; i++) {
+				w.ops[w.count++] = pick[i];
+				if (i == at)
+					w.ops[w.count++] = p;
+			}
+			run_single(base, &w);
+		}
+	}
+}
+
+/* All of a length, on all bases: in an order that leaves no part out for long, if time ends before they do. */
+static void run_sequences(unsigned length)
+{
+	uint64_t total = BASES, at = options.seed - 1;
 
 	for (unsigned i = 0; i < length; i++)
 		total *= op_count;
-	for (unsigned n = 0; n < total && !time_is_up(); n++) {
-		unsigned pick[3], rest = n;
+	for (uint64_t n = 0; n < total && !time_is_up(); n++) {
+		uint64_t rest = at = (at + STRIDE) % total;
+		unsigned pick[3], base = (unsigned)(rest % BASES);
 
+		rest /= BASES;
 		for (unsigned i = 0; i < length; i++) {
-			pick[i] = rest % op_count;
+			pick[i] = (unsigned)(rest % op_count);
 			rest /= op_count;
 		}
-		if (op_persists(pick[0]))
-			continue;
-		for (unsigned at = 0; at < length; at++) {
-			for (unsigned p = 0; p < op_count; p++) {
-				struct workload w = {0};
-				const struct op *last = &ops[pick[length - 1]];
-
-				/* Of fsync those that concern the last operation, and one that doesn't. */
-				if (!op_persists(p) || ops[p].kind == OP_OSYNC ||
-					(ops[p].kind == OP_FSYNC && *ops[p].path && strcmp(ops[p].path, last->path ? last->path : "") != 0 &&
-						strcmp(ops[p].path, last->to ? last->to : "") != 0))
-					continue;
-				for (unsigned i = 0; i < length; i++) {
-					w.ops[w.count++] = pick[i];
-					if (i == at)
-						w.ops[w.count++] = p;
-				}
-				run_single(base, &w);
-			}
-		}
+		/* In the first base there is little more than in the second one. */
+		if (base || length == 1)
+			run_sequence(base, pick, length);
 	}
 }
 
 static void run_random(uint64_t seed, uint64_t number)
 {
+	/* Mostly on what has been used. */
+	static const unsigned on[8] = {0, 1, 1, 2, 2, 2, 3, 3};
 	struct rng rng = {seed * 0x9e3779b97f4a7c15ull + number * 0xbf58476d1ce4e5b9ull + 1};
-	struct workload w = {.base = (unsigned)rng_below(&rng, 8)};
+	struct workload w = {.base = on[rng_below(&rng, 8)]};
 	unsigned length = rng_below(&rng, 3) ? 3 + (unsigned)rng_below(&rng, 5) : 10 + (unsigned)rng_below(&rng, 31);
 	unsigned often = 2 + (unsigned)rng_below(&rng, 8);
-	/* Mostly on what has been used. */
-	static const unsigned bases[8] = {0, 1, 1, 2, 2, 2, 3, 3};
+	const char *focus[2] = {ops[rng_below(&rng, op_count)].path, ops[rng_below(&rng, op_count)].path};
 
-	while (w.count < length)
-		w.ops[w.count++] = rng_below(&rng, often) ? (unsigned)rng_below(&rng, op_count) : persisting(&rng);
-	run_single(bases[w.base], &w);
+	while (w.count < length) {
+		unsigned op = rng_below(&rng, often) ? (unsigned)rng_below(&rng, op_count) : persisting(&rng);
+
+		/* Operations that have nothing to do with each other find less. */
+		if (concerns(&ops[op], focus[0]) || concerns(&ops[op], focus[1]) || !ops[op].path || !rng_below(&rng, 4))
+			w.ops[w.count++] = op;
+	}
+	run_single(w.base, &w);
 }
 
 /* ---- the image, and what the deltas are in the beginning ---- */
@@ -262,11 +310,9 @@ int main(int argc, char **argv)
 		replay_at(rest);
 		workload_run(&w);
 	} else {
+		run_known();
 		for (unsigned length = 1; length <= options.sequences; length++)
-			for (unsigned base = 0; base < BASES; base++)
-				/* In the first one there is little more than in the second one. */
-				if (base != 0 || length == 1)
-					run_sequences(base, length);
+			run_sequences(length);
 		for (uint64_t i = options.from; (i < options.from + options.random || (options.seconds && !options.random)) && !time_is_up(); i++)
 			run_random(options.seed, i);
 	}

@@ -14,6 +14,8 @@
 /*
  * Of the image: a (5 pages and 100 bytes), b (700 bytes), d/c (2 pages), directory e, symbolic link l. Of the delta, in a base that has been used:
  * f (24 pages), g (300 bytes), directory h. New: n, d/m, x, …
+ *
+ * New ones are only ever put at the end: workloads are known by these numbers.
  */
 const struct op ops[] = {
 	{OP_CREAT, "n"},
