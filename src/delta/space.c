@@ -204,7 +204,8 @@ int space_reserve_last(struct space *s)
 int space_set_own(struct space *s, uint64_t pages)
 {
 	s->own = pages;
-	return back_enough(s, s->reserved + pages);
+	/* A writer whose pages are in flight has not given up the promise so far: they would count twice. */
+	return back_enough(s, s->reserved - MIN(s->reserved, s->flight_count) + pages);
 }
 
 uint64_t space_ready(const struct space *s)
