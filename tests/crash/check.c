@@ -330,6 +330,8 @@ void check_state(struct vfs *v, const struct model *m, const struct bounds *b, s
 			problem_set(problem, "%s of %ju bytes can't be read: %s", what, (uintmax_t)s.files[i].size, n < 0 ? strerror((int)-n) : "too short");
 			continue;
 		}
+		if (f->uncertain && f->uncertain <= b->begun)
+			continue;
 		check_content(f, b, low, end, data, s.files[i].size, what, problem);
 		check_times(f, b, end, &s.files[i], problem);
 	}

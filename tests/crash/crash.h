@@ -5,8 +5,12 @@
 
 #include "ops.h"
 
-/* What a delta is in the beginning: not there; new; used, with a log that will soon go round; the same, and the log not empty. */
-#define BASES 4u
+/*
+ * What a delta is in the beginning: not there; new; used, with a log that will soon go round; the same, and the log not empty; nearly full, with free
+ * pages here and there.
+ */
+#define BASES 5u
+#define BASE_FULL 4u
 
 struct workload {
 	unsigned base;

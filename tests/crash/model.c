@@ -342,6 +342,8 @@ void model_after(struct model *m, struct vfs *v, int op, struct problem *problem
 	for (unsigned i = 0; i < s->count; i++) {
 		struct file *f = model_file(m, s->files[i].ino);
 
+		if (f->uncertain)
+			f->size = s->files[i].size;
 		if (f->size != s->files[i].size)
 			problem_set(problem, "after operation %d inode %ju has %ju bytes, not %ju", op, (uintmax_t)f->ino,
 				(uintmax_t)s->files[i].size, (uintmax_t)f->size);

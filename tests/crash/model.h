@@ -59,6 +59,7 @@ struct file {
 	unsigned count, capacity;
 	struct change changes[OPS_MAX];
 	unsigned change_count;
+	int uncertain; /* 0; or the operation that found no room, and may have been done in part */
 	int synced[OPS_MAX];
 	unsigned sync_count;
 };

@@ -449,6 +449,16 @@ static int do_race(struct world *w, const struct op *o, int step)
 	return r < 0 ? r : delta_flush(vfs_delta(w->vfs));
 }
 
+/* Who finds no room may have done a part. */
+static void no_room(struct world *w, const struct op *o, int step)
+{
+	const char *path = o->kind == OP_COPY ? o->to : o->path;
+	struct stat st;
+
+	if (path && resolve(w->vfs, path, &st) == 0 && S_ISREG(st.st_mode))
+		model_file(w->model, st.st_ino)->uncertain = step;
+}
+
 enum durable op_run(struct world *w, unsigned op, int step, struct problem *problem)
 {
 	const struct op *o = &ops[op];
@@ -489,6 +499,10 @@ enum durable op_run(struct world *w, unsigned op, int step, struct problem *prob
 			r = do_inode(w, o, st.st_ino, step);
 		if (r == 0 && (o->kind == OP_FSYNC || o->kind == OP_OSYNC))
 			sync_note(w->model, st.st_ino, step);
+	}
+	if (r == -ENOSPC && (!op_persists(op) || o->kind == OP_OSYNC || o->kind == OP_RACE)) {
+		no_room(w, o, step);
+		return DURABLE_NOTHING;
 	}
 	/* What isn't there can't be changed; anything else should work. */
 	if (r < 0 && r != -ENOENT && r != -EEXIST && r != -ENOTDIR && r != -EISDIR && r != -ENOTEMPTY && r != -ENODATA && r != -EFBIG && r != -EINVAL &&

@@ -7,6 +7,7 @@
 
 #include <assert.h>
 #include <fcntl.h>
+#include <linux/falloc.h>
 
 #include "check.h"
 #include "codec/codec.h"
@@ -16,6 +17,7 @@
 
 #define PAGE PINFS_PAGE_SIZE
 #define LIMIT (8u << 20) /* of a delta: so its log is the smallest */
+#define LIMIT_FULL (3u << 20)
 #define CACHE (4u << 20)
 
 uint8_t *image_bytes;
@@ -26,9 +28,9 @@ static struct base {
 	struct model *model;
 } bases[BASES];
 
-static struct vfs *open_vfs(struct disk *disk, char error[IMAGE_ERROR_SIZE])
+static struct vfs *open_vfs(unsigned base, struct disk *disk, char error[IMAGE_ERROR_SIZE])
 {
-	struct vfs_delta_options delta = {.store = disk_store(disk), .size_limit = LIMIT, .atime = VFS_NOATIME, .no_threads = true};
+	struct vfs_delta_options delta = {.store = disk_store(disk), .size_limit = base == BASE_FULL ? LIMIT_FULL : LIMIT, .atime = VFS_NOATIME, .no_threads = true};
 	struct vfs_options o = {.name = "crash", .offset = IMAGE_OFFSET_AUTO, .cache_limit = CACHE, .delta = &delta};
 	struct io_file *io;
 	struct vfs *v = NULL;
@@ -87,6 +89,34 @@ static void use(struct vfs *v, bool sync)
 		must(delta_checkpoint(vfs_delta(v)) == 0);
 }
 
+/* Little is free, and most of it in single pages. */
+static void fill(struct vfs *v)
+{
+	static const struct vfs_cred cred = {.uid = 0, .gid = 0};
+	static uint8_t buf[32 * PAGE];
+	uint64_t inos[16];
+	struct rng rng = {6};
+	unsigned n = 0;
+	ssize_t got;
+
+	do {
+		char name[16];
+		struct stat st;
+
+		snprintf(name, sizeof(name), "full%02u", n);
+		rng_bytes(&rng, buf, sizeof(buf));
+		must(vfs_mknod(v, VFS_ROOT_INO, name, S_IFREG | 0644, 0, &cred, &st) == 0);
+		vfs_forget(v, st.st_ino, 1);
+		inos[n++] = st.st_ino;
+		got = vfs_write(v, st.st_ino, 0, buf, sizeof(buf), 0);
+		must(vfs_sync(v) == 0);
+	} while (got == sizeof(buf) && n < ARRAY_SIZE(inos));
+	for (unsigned i = 0; i < MIN(n, 2u); i++)
+		for (unsigned page = 1; page < 32; page += 2)
+			must(vfs_fallocate(v, inos[i], FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, page * PAGE, PAGE) == 0);
+	must(vfs_sync(v) == 0 && delta_checkpoint(vfs_delta(v)) == 0);
+}
+
 void bases_make(void)
 {
 	struct problem problem = {""};
@@ -100,14 +130,16 @@ void bases_make(void)
 		world_reset(100 + i);
 		bases[i].disk = disk_new();
 		if (i > 0) {
-			v = open_vfs(bases[i].disk, error);
+			v = open_vfs(i, bases[i].disk, error);
 			must(v);
 			if (i > 1)
-				use(v, i == 2);
+				use(v, i != 3);
+			if (i == BASE_FULL)
+				fill(v);
 			vfs_free(v);
 		}
 		fork = disk_fork(bases[i].disk);
-		v = open_vfs(fork, error);
+		v = open_vfs(i, fork, error);
 		must(v);
 		bases[i].model = calloc(1, sizeof(*bases[i].model));
 		must(bases[i].model);
@@ -155,7 +187,7 @@ static bool record(const struct workload *w, struct recording *ret, struct probl
 	txn_scale = w->base == 3 ? 64 : 1;
 	watch_errors(problem);
 	disk->logging = true;
-	world.vfs = open_vfs(disk, error);
+	world.vfs = open_vfs(w->base, disk, error);
 	if (!world.vfs) {
 		problem_set(problem, "it can't be opened: %s", error);
 	} else {
@@ -295,7 +327,7 @@ static bool state_make(const struct point *p, unsigned k, struct disk *disk)
 static void points_run(const struct recording *rec);
 
 /* Writes on, and cuts the power again behind the last flush: what was synced is there. */
-static void go_on(struct vfs *v, struct disk *from, struct disk *disk, struct problem *problem)
+static void go_on(unsigned base, struct vfs *v, struct disk *from, struct disk *disk, struct problem *problem)
 {
 	static const struct vfs_cred cred = {.uid = 1, .gid = 1};
 	static uint8_t buf[5000], got[FILE_PAGES * PAGE];
@@ -310,11 +342,13 @@ static void go_on(struct vfs *v, struct disk *from, struct disk *disk, struct pr
 	memset(buf, 'Z', sizeof(buf));
 	r = vfs_mknod(v, VFS_ROOT_INO, "zz", S_IFREG | 0644, 0, &cred, &st);
 	if (r == 0)
-		r = vfs_write(v, st.st_ino, 0, buf, sizeof(buf), 0) == sizeof(buf) ? 0 : -EIO;
+		r = vfs_write(v, st.st_ino, 0, buf, sizeof(buf), 0) == sizeof(buf) ? 0 : -ENOSPC;
 	if (r == 0)
 		r = vfs_setattr(v, VFS_ROOT_INO, &set, &root);
 	if (r == 0)
 		r = vfs_fsync(v, st.st_ino, NULL, false);
+	if (r == -ENOSPC && base == BASE_FULL)
+		return;
 	if (r < 0) {
 		problem_set(problem, "writing goes on, but fails: %s", strerror(-r));
 		return;
@@ -327,7 +361,7 @@ static void go_on(struct vfs *v, struct disk *from, struct disk *disk, struct pr
 			flushed = i;
 	for (size_t i = 0; i < flushed; i++)
 		disk_apply(durable, &disk->events[i], 0, disk->events[i].len);
-	v = open_vfs(durable, error);
+	v = open_vfs(base, durable, error);
 	totals.opened++;
 	if (!v) {
 		problem_set(problem, "after writing went on it can't be opened: %s", error);
@@ -372,7 +406,7 @@ static void state_check(const struct point *p, unsigned k, struct disk *state)
 	totals.opened++;
 	disk->logging = true;
 	watch_errors(&problem);
-	v = open_vfs(disk, error);
+	v = open_vfs(rec->w->base, disk, error);
 	if (!v) {
 		problem_set(&problem, "it can't be opened: %s", error);
 	} else {
@@ -381,7 +415,7 @@ static void state_check(const struct point *p, unsigned k, struct disk *state)
 		audit(v, &problem);
 		check_state(v, rec->model, &p->bounds, NULL, &problem);
 		if (!problem.text[0] && !further && (only.on || k == 0 || totals.states % options.go_on == 0))
-			go_on(v, state, disk, &problem);
+			go_on(rec->w->base, v, state, disk, &problem);
 		disk->logging = false;
 		watch_errors(NULL);
 		vfs_free(v);
