@@ -148,9 +148,10 @@ static int delta_attach(struct vfs *v, const struct vfs_delta_options *o, char e
 		store_close(store);
 		return r;
 	}
-	if (o->read_only)
-		return 0;
+	/* Also of a delta that is only looked at, files have pages, which somebody has to let go. */
 	r = nodes_init(v);
+	if (r == 0 && o->read_only)
+		return 0;
 	if (r == 0)
 		r = orphans_recover(v);
 	/* What the last mount has left in the log: the next one need not look at it again. (If there is no room, it does.) */
