@@ -185,7 +185,7 @@ int vfs_setattr(struct vfs *v, uint64_t ino, const struct vfs_setattr *set, stru
 	unsigned others = set->valid & ~(unsigned)VFS_SET_SIZE;
 	int r;
 
-	if (!v->delta)
+	if (!vfs_writable(v))
 		return -EROFS;
 	if (size) {
 		vfs_lock(v);
@@ -252,7 +252,7 @@ int vfs_setflags(struct vfs *v, uint64_t ino, uint32_t flags, uint32_t project)
 	struct vfs_inode inode;
 	int r;
 
-	if (!v->delta)
+	if (!vfs_writable(v))
 		return -EROFS;
 	if (flags & ~(uint32_t)FLAGS_CHANGE)
 		return -EOPNOTSUPP;

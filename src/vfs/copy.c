@@ -168,7 +168,7 @@ ssize_t vfs_copy_range(struct vfs *v, uint64_t from, uint64_t from_offset, uint6
 	ssize_t n;
 	int r;
 
-	if (!v->delta)
+	if (!vfs_writable(v))
 		return -EROFS;
 	r = vfs_getattr(v, from, &st);
 	if (r < 0)

@@ -481,7 +481,7 @@ ssize_t vfs_write(struct vfs *v, uint64_t ino, uint64_t offset, const void *buf,
 	size_t done = 0;
 	int r;
 
-	if (!v->delta)
+	if (!vfs_writable(v))
 		return -EROFS;
 	if (delta_failed(v->delta))
 		return delta_failed(v->delta);
@@ -724,7 +724,7 @@ int vfs_fallocate(struct vfs *v, uint64_t ino, int mode, uint64_t offset, uint64
 	struct vfs_node *n;
 	int r;
 
-	if (!v->delta)
+	if (!vfs_writable(v))
 		return -EROFS;
 	if (mode & ~(FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE | FALLOC_FL_ZERO_RANGE) ||
 		(mode & FALLOC_FL_PUNCH_HOLE && mode != (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE)))

@@ -661,7 +661,7 @@ int vfs_open(struct vfs *v, uint64_t ino, int flags, bool kill_priv, struct vfs_
 
 	if (!f)
 		return -ENOMEM;
-	if (!v->delta && write)
+	if (write && !vfs_writable(v))
 		return -EROFS;
 	if (v->delta && write && delta_failed(v->delta))
 		return delta_failed(v->delta);

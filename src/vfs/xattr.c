@@ -201,7 +201,7 @@ int vfs_setxattr(struct vfs *v, uint64_t ino, const char *name, const void *valu
 	struct vfs_inode inode;
 	int r;
 
-	if (!v->delta)
+	if (!vfs_writable(v))
 		return -EROFS;
 	if (!*name || strlen(name) > PINFS_XATTR_NAME_MAX)
 		return -ERANGE;
@@ -239,7 +239,7 @@ int vfs_removexattr(struct vfs *v, uint64_t ino, const char *name)
 	ssize_t n;
 	int r;
 
-	if (!v->delta)
+	if (!vfs_writable(v))
 		return -EROFS;
 	r = delta_begin(v->delta, 0);
 	if (r < 0)
