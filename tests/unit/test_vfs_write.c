@@ -1006,9 +1006,11 @@ static void run_seeds(uint64_t first, unsigned count, unsigned steps, size_t cac
 {
 	const char *only = getenv("PINFS_SEED");
 
+	if (only) {
+		first = strtoull(only, NULL, 0);
+		count = 1;
+	}
 	for (uint64_t seed = first; seed < first + count; seed++) {
-		if (only && strtoull(only, NULL, 0) != seed)
-			continue;
 		fprintf(stderr, "seed %ju (PINFS_SEED=%ju replays it)\r", (uintmax_t)seed, (uintmax_t)seed);
 		run_model(seed, steps, cache, jitter);
 	}
@@ -1194,6 +1196,135 @@ static void a_name_that_was_not_made_leaves_nothing_known(void **state)
 	assert_int_equal(vfs_getattr(v, ino, &st), 0);
 	vfs_forget(v, ino, 1);
 	assert_int_equal(vfs_getattr(v, ino, &st), -ENOENT);
+	vfs_free(v);
+	memstore_destroy(&m);
+}
+
+static struct vfs *open_read_only(struct memstore *m)
+{
+	struct vfs_delta_options delta = {.store = memstore_open(m), .read_only = true};
+	struct vfs_options o = {.name = image_path, .offset = IMAGE_OFFSET_AUTO, .cache_limit = 4u << 20, .delta = &delta};
+	char error[IMAGE_ERROR_SIZE] = "";
+	struct io_file *io;
+	struct vfs *v;
+
+	must(io_open(image_path, NULL, &io) == 0);
+	must(vfs_new(io, &o, &v, error) == 0);
+	return v;
+}
+
+static void a_delta_that_is_looked_at_is_read_and_never_written(void **state)
+{
+	struct vfs_setattr set = {.valid = VFS_SET_SIZE, .size = 10};
+	uint8_t buf[3 * PAGE];
+	struct rng rng = {5};
+	struct vfs_file *f;
+	struct memstore m;
+	struct stat st;
+	uint64_t ino, old, given;
+	struct vfs *v;
+
+	memstore_init(&m, 0);
+	v = open_on(&m, 8u << 20, 0);
+	ino = make_file(v, "f");
+	fill(&rng, v, ino, 0, buf, sizeof(buf));
+	/* Into the log, where it stays. */
+	assert_int_equal(vfs_fsync(v, ino, NULL, false), 0);
+	vfs_free(v);
+	m.read_only = true;
+	v = open_read_only(&m);
+	assert_false(vfs_writable(v));
+	assert_true(file_is(v, ino, buf, sizeof(buf)));
+	old = find(v, "n6");
+	assert_int_equal(vfs_open(v, ino, O_RDONLY, false, &f), 0);
+	assert_int_equal(vfs_fsync(v, ino, f, false), 0);
+	vfs_release(v, f);
+	assert_int_equal(vfs_sync(v), 0);
+	for (unsigned i = 0; i < 2; i++) {
+		uint64_t n = i ? old : ino;
+
+		assert_int_equal(vfs_open(v, n, O_RDWR, false, &f), -EROFS);
+		assert_int_equal(vfs_write(v, n, 0, "x", 1, 0), -EROFS);
+		assert_int_equal(vfs_setattr(v, n, &set, &st), -EROFS);
+		assert_int_equal(vfs_fallocate(v, n, FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE, 0, PAGE), -EROFS);
+		assert_int_equal(vfs_fallocate(v, n, 0, 0, PAGE), -EROFS);
+		assert_int_equal(vfs_copy_range(v, old, 0, n, 0, 10), -EROFS);
+		assert_int_equal(vfs_setxattr(v, n, "user.a", "", 0, 0, false), -EROFS);
+		assert_int_equal(vfs_removexattr(v, n, "user.a"), -EROFS);
+		assert_int_equal(vfs_setflags(v, n, 0, 0), -EROFS);
+		assert_int_equal(vfs_link(v, n, VFS_ROOT_INO, "new", &st), -EROFS);
+	}
+	assert_int_equal(vfs_mkdir(v, VFS_ROOT_INO, "new", 0755, &cred, &st), -EROFS);
+	assert_int_equal(vfs_tmpfile(v, VFS_ROOT_INO, 0755, &cred, &st), -EROFS);
+	assert_int_equal(vfs_unlink(v, VFS_ROOT_INO, "f"), -EROFS);
+	assert_int_equal(vfs_rename(v, VFS_ROOT_INO, "f", VFS_ROOT_INO, "g", 0, &cred), -EROFS);
+	assert_int_equal(vfs_trim(v, 0, UINT64_MAX, 0, &given), -EROFS);
+	assert_true(file_is(v, ino, buf, sizeof(buf)));
+	assert_int_equal(vfs_sync(v), 0);
+	vfs_free(v);
+	m.read_only = false;
+	memstore_destroy(&m);
+}
+
+static ssize_t acl_bytes(uint8_t *acl, const unsigned (*entries)[2], unsigned n)
+{
+	memset(acl, 0, 4);
+	acl[0] = 2;
+	for (unsigned i = 0; i < n; i++) {
+		memset(acl + 4 + i * 8, 0, 8);
+		acl_entry(acl + 4 + i * 8, entries[i][0], entries[i][1], entries[i][0] == 2 ? 1000 : UINT32_MAX);
+	}
+	return (ssize_t)(4 + n * 8);
+}
+
+static void new_files_inherit_the_default_acl_of_their_directory(void **state)
+{
+	static const unsigned with_mask[][2] = {{1, 7}, {2, 7}, {4, 5}, {16, 7}, {32, 4}}, file[][2] = {{1, 6}, {2, 7}, {4, 5}, {16, 6}, {32, 0}},
+		dir[][2] = {{1, 7}, {2, 7}, {4, 5}, {16, 5}, {32, 4}}, plain[][2] = {{1, 7}, {4, 5}, {32, 0}};
+	uint8_t acl[64], got[64];
+	struct memstore m;
+	struct stat d, st;
+	struct vfs *v;
+	ssize_t n;
+
+	memstore_init(&m, 0);
+	v = open_on(&m, 8u << 20, 0);
+	assert_int_equal(vfs_mkdir(v, VFS_ROOT_INO, "d", 0755, &cred, &d), 0);
+	n = acl_bytes(acl, with_mask, 5);
+	assert_int_equal(vfs_setxattr(v, d.st_ino, "system.posix_acl_default", acl, (size_t)n, 0, false), 0);
+	/* The umask (022) has no say. */
+	assert_int_equal(vfs_mknod(v, d.st_ino, "f", S_IFREG | 0660, 0, &cred, &st), 0);
+	assert_int_equal(st.st_mode, S_IFREG | 0660);
+	n = acl_bytes(acl, file, 5);
+	assert_int_equal(vfs_getxattr(v, st.st_ino, "system.posix_acl_access", got, sizeof(got)), n);
+	assert_memory_equal(got, acl, (size_t)n);
+	assert_int_equal(vfs_getxattr(v, st.st_ino, "system.posix_acl_default", got, sizeof(got)), -ENODATA);
+	assert_int_equal(vfs_mkdir(v, d.st_ino, "sub", 0755, &cred, &st), 0);
+	assert_int_equal(st.st_mode, S_IFDIR | 0754);
+	n = acl_bytes(acl, dir, 5);
+	assert_int_equal(vfs_getxattr(v, st.st_ino, "system.posix_acl_access", got, sizeof(got)), n);
+	assert_memory_equal(got, acl, (size_t)n);
+	n = acl_bytes(acl, with_mask, 5);
+	assert_int_equal(vfs_getxattr(v, st.st_ino, "system.posix_acl_default", got, sizeof(got)), n);
+	assert_memory_equal(got, acl, (size_t)n);
+	/* One that a mode can say becomes one. */
+	n = acl_bytes(acl, plain, 3);
+	assert_int_equal(vfs_setxattr(v, d.st_ino, "system.posix_acl_default", acl, (size_t)n, 0, false), 0);
+	assert_int_equal(vfs_mknod(v, d.st_ino, "g", S_IFREG | 0666, 0, &cred, &st), 0);
+	assert_int_equal(st.st_mode, S_IFREG | 0640);
+	assert_int_equal(vfs_getxattr(v, st.st_ino, "system.posix_acl_access", got, sizeof(got)), -ENODATA);
+	/* Set as an access ACL it takes the one that was there away. */
+	n = acl_bytes(acl, with_mask, 5);
+	assert_int_equal(vfs_setxattr(v, st.st_ino, "system.posix_acl_access", acl, (size_t)n, 0, false), 0);
+	n = acl_bytes(acl, plain, 3);
+	assert_int_equal(vfs_setxattr(v, st.st_ino, "system.posix_acl_access", acl, (size_t)n, 0, false), 0);
+	assert_int_equal(vfs_getxattr(v, st.st_ino, "system.posix_acl_access", got, sizeof(got)), -ENODATA);
+	assert_int_equal(vfs_getattr(v, st.st_ino, &st), 0);
+	assert_int_equal(st.st_mode, S_IFREG | 0750);
+	/* Only directories have default ones; nonsense is none. */
+	assert_int_equal(vfs_setxattr(v, st.st_ino, "system.posix_acl_default", acl, (size_t)n, 0, false), -EACCES);
+	assert_int_equal(vfs_setxattr(v, st.st_ino, "system.posix_acl_access", acl, 3, 0, false), -EINVAL);
+	assert_int_equal(vfs_setxattr(v, st.st_ino, "system.posix_acl_access", acl, (size_t)n - 8, 0, false), -EINVAL);
 	vfs_free(v);
 	memstore_destroy(&m);
 }
@@ -1612,6 +1743,8 @@ int main(void)
 		cmocka_unit_test(blocks_are_counted_once_however_often_a_page_is_written),
 		cmocka_unit_test(a_file_without_name_lives_as_long_as_somebody_knows_it),
 		cmocka_unit_test(a_name_that_was_not_made_leaves_nothing_known),
+		cmocka_unit_test(a_delta_that_is_looked_at_is_read_and_never_written),
+		cmocka_unit_test(new_files_inherit_the_default_acl_of_their_directory),
 		cmocka_unit_test(each_open_file_hears_once_of_a_failed_writeback),
 		cmocka_unit_test(what_was_synced_survives_each_failure_of_the_disk),
 		cmocka_unit_test(a_full_disk_loses_nothing_and_takes_deletions),
