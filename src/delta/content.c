@@ -446,6 +446,7 @@ static int write_logged(struct writer *w)
 
 	if (r < 0)
 		return r;
+	/* What the checkpoint would find in the tree then is in a part of the log that it gives up. */
 	if (d->settling) {
 		delta_abort(d);
 		return -EAGAIN;
@@ -549,7 +550,8 @@ int delta_write(struct delta *d, const struct delta_write *in, int (*update)(voi
 		/* Their promised pages stay with them. */
 		if (r == 0 && in->reserved > in->count)
 			delta_unreserve(d, in->reserved - in->count);
-		return r == -ENOENT ? -ESTALE : r;
+		if (r != -EAGAIN)
+			return r == -ENOENT ? -ESTALE : r;
 	}
 	r = writer_init(&w);
 	for (unsigned done = 0, n; r == 0 && done < in->count; done += n) {
@@ -671,6 +673,7 @@ int content_settle(struct delta *d)
 	list = steal_pointer(&d->logged);
 	count = d->logged_count;
 	d->logged_count = d->logged_capacity = 0;
+	d->settling = true;
 	mutex_unlock(&d->lock);
 	if (!count)
 		return 0;

@@ -78,7 +78,7 @@ struct delta {
 		uint64_t ino, page;
 	} *logged;
 	size_t logged_count, logged_capacity;
-	bool settling; /* lock: a checkpoint is about to be frozen: nothing more may lie in the log alone */
+	bool settling; /* lock: a checkpoint moves them out of the log: no others come before it is frozen */
 	uint64_t frames, replayed, checkpoints;
 	struct delta_salvage salvage;
 	bool log_no_content; /* replay ended before a frame whose content isn't there */
