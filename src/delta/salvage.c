@@ -159,6 +159,17 @@ int delta_item_xattr(struct delta *d, const struct delta_item *item, struct delt
 	return 0;
 }
 
+/* Among the frames that the next checkpoint has to look after? */
+static bool in_log(const struct delta *d, uint64_t offset)
+{
+	const struct log *log = &d->log;
+	uint64_t pos = offset - log->first;
+
+	if (offset < log->first || pos >= log->bytes || !log->used)
+		return false;
+	return log->tail < log->head ? pos >= log->tail && pos < log->head : pos >= log->tail || pos < log->head;
+}
+
 int delta_item_extent(struct delta *d, const struct delta_item *item, struct delta_item_extent *ret)
 {
 	uint64_t most = PINFS_DELTA_FILE_MAX / PINFS_PAGE_SIZE;
@@ -188,6 +199,9 @@ int delta_item_extent(struct delta *d, const struct delta_item *item, struct del
 	if (ret->stored && (ret->first < log_end_page(d) || ret->first + ret->stored > store_end(d)))
 		return delta_damaged(d, item->place, "inode %ju: the extent of page %ju lies at page %ju, outside of what the delta has for content",
 			(uintmax_t)delta_item_ino(item), (uintmax_t)item->offset, (uintmax_t)ret->first);
+	if (e.kind == PINFS_DELTA_LOGGED && !in_log(d, pinfs_get64(e.start)))
+		return delta_damaged(d, item->place, "inode %ju: page %ju lies at byte %ju, in no part of the log that counts",
+			(uintmax_t)delta_item_ino(item), (uintmax_t)item->offset, (uintmax_t)pinfs_get64(e.start));
 	return 0;
 }
 

@@ -92,9 +92,56 @@ static void memory_close(void *context)
 {
 }
 
+/* For several threads. With `at_super`, *at_super becomes a copy when the second superblock of a checkpoint has been written. */
+struct busy {
+	struct memory m;
+	struct mutex lock;
+	struct memory *at_super;
+};
+
+static ssize_t busy_pread(void *context, void *buf, size_t len, uint64_t offset)
+{
+	struct busy *b = context;
+	ssize_t n;
+
+	mutex_lock(&b->lock);
+	n = memory_pread(&b->m, buf, len, offset);
+	mutex_unlock(&b->lock);
+	return n;
+}
+
+static ssize_t busy_pwrite(void *context, const void *buf, size_t len, uint64_t offset)
+{
+	struct busy *b = context;
+	ssize_t n;
+
+	mutex_lock(&b->lock);
+	n = memory_pwrite(&b->m, buf, len, offset);
+	if (b->at_super && (offset == 4096 || offset == 3 * 4096)) {
+		free(b->at_super->bytes);
+		b->at_super->bytes = malloc(b->m.len);
+		must(b->at_super->bytes);
+		memcpy(b->at_super->bytes, b->m.bytes, b->m.len);
+		b->at_super->len = b->m.len;
+	}
+	mutex_unlock(&b->lock);
+	return n;
+}
+
 static const struct store_ops memory_ops = {
 	.pread = memory_pread,
 	.pwrite = memory_pwrite,
+	.flush = memory_flush,
+	.punch = memory_punch,
+	.allocate = memory_allocate,
+	.available = memory_available,
+	.hole = memory_hole,
+	.close = memory_close,
+};
+
+static const struct store_ops busy_ops = {
+	.pread = busy_pread,
+	.pwrite = busy_pwrite,
 	.flush = memory_flush,
 	.punch = memory_punch,
 	.allocate = memory_allocate,
@@ -152,7 +199,7 @@ static int teardown(void **state)
 }
 
 /* NULL: it does not open. */
-static struct vfs *open_vfs(struct memory *m)
+static struct vfs *open_vfs_ops(const struct store_ops *ops, void *context, size_t len)
 {
 	struct vfs_delta_options d = {.size_limit = LIMIT, .atime = VFS_NOATIME};
 	struct vfs_options o = {.name = "test", .offset = IMAGE_OFFSET_AUTO, .cache_limit = 8u << 20, .delta = &d};
@@ -161,8 +208,13 @@ static struct vfs *open_vfs(struct memory *m)
 	struct vfs *v;
 
 	assert_int_equal(io_open(image_path, NULL, &io), 0);
-	assert_int_equal(store_open_ops(&memory_ops, m, m->len, &d.store), 0);
+	assert_int_equal(store_open_ops(ops, context, len, &d.store), 0);
 	return vfs_new(io, &o, &v, error) < 0 ? NULL : v;
+}
+
+static struct vfs *open_vfs(struct memory *m)
+{
+	return open_vfs_ops(&memory_ops, m, m->len);
 }
 
 static uint64_t find(struct vfs *v, uint64_t dir, const char *name)
@@ -1035,6 +1087,57 @@ static void contradictions_are_found_by_name(void **state)
 
 /* ---- as a whole ---- */
 
+/* ---- content in the log, while checkpoints are made ---- */
+
+struct writing {
+	struct vfs *v;
+	uint64_t ino;
+	struct a64 stop;
+};
+
+static void *write_and_wait(void *context)
+{
+	struct writing *w = context;
+	uint8_t bytes[3 * 4096];
+
+	for (unsigned i = 0; !a64_read(&w->stop); i++) {
+		memset(bytes, (int)i, sizeof(bytes));
+		must(vfs_write(w->v, w->ino, i % 5 * 4096, bytes, sizeof(bytes), VFS_WRITE_SYNC) == sizeof(bytes));
+	}
+	return NULL;
+}
+
+/* What a checkpoint refers to is never in the part of the log that it gives up. */
+static void checkpoints_leave_no_content_in_the_log(void **state)
+{
+	struct memory at_super = {0};
+	struct busy b = {.at_super = &at_super};
+	struct writing w = {0};
+	pthread_t thread;
+
+	mutex_init(&b.lock, LOCK_TEST);
+	w.v = open_vfs_ops(&busy_ops, &b, 0);
+	assert_non_null(w.v);
+	w.ino = make(w.v, VFS_ROOT_INO, "busy", S_IFREG | 0644);
+	assert_int_equal(thread_start(&thread, write_and_wait, &w), 0);
+	for (unsigned i = 0; i < 150; i++) {
+		struct memory snapshot;
+
+		assert_int_equal(delta_checkpoint(vfs_delta(w.v)), 0);
+		mutex_lock(&b.lock);
+		snapshot = copy_of(&at_super);
+		mutex_unlock(&b.lock);
+		assert_clean(&snapshot);
+		free(snapshot.bytes);
+	}
+	a64_set(&w.stop, 1);
+	pthread_join(thread, NULL);
+	vfs_free(w.v);
+	mutex_destroy(&b.lock);
+	free(at_super.bytes);
+	free(b.m.bytes);
+}
+
 static void lost_superblocks_are_said_to_be(void **state)
 {
 	struct memory m = make_delta(false);
@@ -1108,6 +1211,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(sound_deltas_are_sound),
 		cmocka_unit_test(nothing_is_written_without_being_asked_for),
+		cmocka_unit_test(checkpoints_leave_no_content_in_the_log),
 		cmocka_unit_test(lost_superblocks_are_said_to_be),
 		cmocka_unit_test(superblocks_are_restored),
 		cmocka_unit_test(content_is_given_up_only_with_y),
