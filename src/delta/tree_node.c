@@ -200,6 +200,9 @@ void inner_remove(struct node *n, unsigned slot)
 {
 	if (n->child[slot])
 		n->resident--;
+	/* What is first from now on goes down as far as what was: new neighbours may begin below the key that it had. */
+	if (!slot && n->count > 1)
+		inner_slot(n, 1)->key = inner_slot(n, 0)->key;
 	inner_close_slots(n, slot, 1);
 }
 

@@ -1210,6 +1210,49 @@ static void a_log_is_applied_without_writing(void **state)
 	free(r);
 }
 
+static unsigned tree_damages;
+
+static void on_tree_damage(void *context, uint64_t offset, const char *text)
+{
+	print_error("byte %ju: %s\n", (uintmax_t)offset, text);
+	tree_damages++;
+}
+
+/* A leaf that lies first below its parent gets empty, and what is put in front of the next one later splits that: the parent's keys stay in order. */
+static void trees_stay_in_order_where_their_beginning_went(void **state)
+{
+	struct delta_options o = {.image_inodes = 10, .no_thread = true, .on_damage = on_tree_damage};
+	uint64_t object = 500 << 8 | PINFS_DELTA_XVALUE;
+	char error[DELTA_ERROR_SIZE];
+	struct delta_item item;
+	struct memory m = {0};
+	struct store *store;
+	struct delta *d;
+	uint8_t value[3000] = {1};
+	unsigned found = 0;
+
+	assert_int_equal(store_open_ops(&memory_ops, &m, 0, &store), 0);
+	assert_int_equal(delta_create(store, &o, &d, error), 0);
+	assert_int_equal(delta_begin(d, 0), 0);
+	for (unsigned i = 0; i < 15; i++)
+		assert_int_equal(delta_item_put(d, object, 1000 + i, value, sizeof(value)), 0);
+	for (unsigned i = 0; i < 5; i++)
+		assert_int_equal(delta_item_delete(d, object, 1000 + i), 0);
+	for (unsigned i = 0; i < 5; i++)
+		assert_int_equal(delta_item_put(d, object, 904 - i, value, sizeof(value)), 0);
+	assert_int_equal(delta_commit(d), 0);
+	assert_int_equal(delta_checkpoint(d), 0);
+	delta_close(d);
+	assert_int_equal(store_open_ops(&memory_ops, &m, m.len, &store), 0);
+	assert_int_equal(delta_open(store, &o, &d, error), 0);
+	for (uint64_t offset = 0; delta_item_next(d, object, offset, &item) == 0; offset = item.offset + 1)
+		found++;
+	assert_int_equal(tree_damages, 0);
+	assert_int_equal(found, 15);
+	delta_close(d);
+	free(m.bytes);
+}
+
 static void lost_superblocks_are_said_to_be(void **state)
 {
 	struct memory m = make_delta(false);
@@ -1286,6 +1329,7 @@ int main(void)
 		cmocka_unit_test(checkpoints_leave_no_content_in_the_log),
 		cmocka_unit_test(a_log_that_went_round_is_applied),
 		cmocka_unit_test(a_log_is_applied_without_writing),
+		cmocka_unit_test(trees_stay_in_order_where_their_beginning_went),
 		cmocka_unit_test(lost_superblocks_are_said_to_be),
 		cmocka_unit_test(superblocks_are_restored),
 		cmocka_unit_test(content_is_given_up_only_with_y),
