@@ -266,6 +266,8 @@ struct pack_stored {
 };
 int pack_take(struct pack *pack, const struct pack_stored *stored, uint64_t *ret_seq);
 bool pack_bad_block(const struct pack *pack, uint64_t *ret_block);
+/* What has gone wrong in its threads so far (0: nothing), of which they have told the user. */
+int pack_error(struct pack *pack);
 /* Block lblk of the file is the seq-th block. In ascending order. */
 int pack_extent_add(struct inode *inode, uint64_t lblk, uint64_t seq);
 /* Ends all threads; after it the results below are final. */

@@ -819,6 +819,16 @@ void pack_free(struct pack *p)
 	free(p);
 }
 
+int pack_error(struct pack *p)
+{
+	int r;
+
+	mutex_lock(&p->lock);
+	r = p->error;
+	mutex_unlock(&p->lock);
+	return r;
+}
+
 bool pack_bad_block(const struct pack *p, uint64_t *ret)
 {
 	if (p->bad)

@@ -694,16 +694,15 @@ int merge_store(struct merge *m, struct pack *pack)
 		return r;
 	for (size_t i = 0; i < m->file_count; i++) {
 		struct file *f = &m->files[i];
-		uint64_t bad;
 
 		if (mkfs_interrupted)
 			return -EINTR;
 		if (f->plan == PLAN_NONE)
 			continue;
 		r = f->plan == PLAN_BYTES ? store_bytes(m, f) : store_taken(m, f->inode);
-		/* What a worker has found is no fault of this file. */
+		/* What a worker or the writer has met is no fault of this file. */
 		if (r < 0)
-			return pack_bad_block(pack, &bad) || r == -ENOSPC ? r : failed(f->inode->name, r);
+			return pack_error(pack) ? r : failed(f->inode->name, r);
 		m->stats.files_taken += f->plan != PLAN_BYTES;
 	}
 	return 0;
