@@ -223,8 +223,10 @@ uint64_t delta_name_hash(const struct delta *d, const char *name, size_t len)
 	return name_hash(d, name, len);
 }
 
-static void verify_pages(struct delta *d, const struct delta_item *item, const struct delta_extent *e, uint8_t *buf, struct delta_bad_pages *ret)
+static void verify_pages(struct delta *d, const struct delta_item *item, const struct delta_extent *e, struct delta_bad_pages *ret)
 {
+	uint8_t buf[PINFS_PAGE_SIZE];
+
 	ret->offset = e->start * PINFS_PAGE_SIZE;
 	for (uint64_t i = 0; i < e->pages; i++) {
 		const uint8_t *sum_at = item->value + sizeof(struct pinfs_delta_extent) + i * sizeof(pinfs_le64);
@@ -245,20 +247,31 @@ static void verify_pages(struct delta *d, const struct delta_item *item, const s
 	}
 }
 
+static int verify_lz4(struct delta *d, const struct delta_extent *e)
+{
+	size_t raw_len = (size_t)e->raw_pages * PINFS_PAGE_SIZE;
+	_cleanup_free_ uint8_t *stored = malloc(e->stored), *raw = malloc(raw_len);
+	int r;
+
+	if (!stored || !raw)
+		return -ENOMEM;
+	r = store_read(d->store, e->start * PINFS_PAGE_SIZE, stored, e->stored);
+	if (r == 0 && codec_checksum(stored, e->stored) != e->checksum)
+		r = -EUCLEAN;
+	return r < 0 ? r : codec_by_id(PINFS_CODEC_LZ4)->decompress(stored, e->stored, raw, raw_len) < 0 ? -EUCLEAN : 0;
+}
+
 /* Of an extent that holds as a whole or not at all. */
-static int verify_whole(struct delta *d, const struct delta_item *item, const struct delta_extent *e, uint8_t *buf, uint64_t *ret_offset)
+static int verify_whole(struct delta *d, const struct delta_item *item, const struct delta_extent *e, uint64_t *ret_offset)
 {
 	const struct codec_ops *lz4 = codec_by_id(PINFS_CODEC_LZ4);
-	size_t raw = (size_t)e->raw_pages * PINFS_PAGE_SIZE;
+	uint8_t buf[PINFS_PAGE_SIZE];
 	int r;
 
 	switch (e->kind) {
 	case PINFS_DELTA_LZ4:
 		*ret_offset = e->start * PINFS_PAGE_SIZE;
-		r = store_read(d->store, *ret_offset, buf, e->stored);
-		if (r == 0 && codec_checksum(buf, e->stored) != e->checksum)
-			r = -EUCLEAN;
-		return r < 0 ? r : lz4->decompress(buf, e->stored, buf + EXTENT_BUFFER, raw) < 0 ? -EUCLEAN : 0;
+		return verify_lz4(d, e);
 	case PINFS_DELTA_INLINE:
 		*ret_offset = item->place;
 		return e->raw_pages && lz4->decompress(item->value + sizeof(struct pinfs_delta_extent), e->stored, buf, PINFS_PAGE_SIZE) < 0 ? -EUCLEAN : 0;
@@ -273,21 +286,20 @@ static int verify_whole(struct delta *d, const struct delta_item *item, const st
 
 int delta_item_verify(struct delta *d, const struct delta_item *item, struct delta_bad_pages *ret)
 {
-	_cleanup_free_ uint8_t *buf = malloc(2 * EXTENT_BUFFER);
 	struct delta_item_extent e;
 	int r;
 
 	*ret = (struct delta_bad_pages){0};
-	if (!buf)
-		return -ENOMEM;
 	r = delta_item_extent(d, item, &e);
 	if (r < 0)
 		return r;
 	if (e.extent.kind == PINFS_DELTA_RAW) {
-		verify_pages(d, item, &e.extent, buf, ret);
+		verify_pages(d, item, &e.extent, ret);
 		return 0;
 	}
-	ret->error = verify_whole(d, item, &e.extent, buf, &ret->offset);
+	ret->error = verify_whole(d, item, &e.extent, &ret->offset);
+	if (ret->error == -ENOMEM)
+		return -ENOMEM;
 	for (; ret->error < 0 && ret->count < e.extent.pages; ret->count++)
 		ret->bad[ret->count] = true;
 	return 0;
