@@ -640,6 +640,7 @@ static void op_open(struct model *md)
 	{
 		int f = flags[rng_below(&md->rng, ARRAY_SIZE(flags))];
 
+		trace("%ju: open %x of %ju\n", (uintmax_t)n->ino, f, (uintmax_t)n->size);
 		must(vfs_open(md->v, n->ino, f, false, &n->file) == 0);
 		n->opens++;
 		if (f & O_TRUNC) {
@@ -785,6 +786,7 @@ static void op_read(struct model *md)
 		return;
 	some_range(md, &offset, &len);
 	want = offset < n->size ? (size_t)MIN((uint64_t)len, n->size - offset) : 0;
+	trace("%ju: read [%ju, +%zu) of %ju\n", (uintmax_t)n->ino, (uintmax_t)offset, len, (uintmax_t)n->size);
 	must(read_all(md->v, n->ino, offset, len, md->buf) == (ssize_t)want);
 	must(!memcmp(md->buf, n->data + offset, want));
 }
