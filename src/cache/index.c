@@ -76,7 +76,7 @@ static int pool_grow(struct index_pool *p)
 }
 
 /* The most levels that a tree can have. */
-#define LEVELS_MOST DIV_ROUND_UP(64u, CACHE_INDEX_SHIFT)
+#define LEVELS_MOST DIV_ROUND_UP(CACHE_INDEX_BITS, CACHE_INDEX_SHIFT)
 
 int index_reserve(struct index_pool *p, unsigned *ret_nodes)
 {

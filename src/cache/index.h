@@ -21,6 +21,10 @@
 #define CACHE_INDEX_SHIFT 6u
 #endif
 #define INDEX_FAN (1u << CACHE_INDEX_SHIFT)
+/* Of a unit's number. */
+#ifndef CACHE_INDEX_BITS
+#define CACHE_INDEX_BITS 64u
+#endif
 #ifndef CACHE_INDEX_SLABS
 #define CACHE_INDEX_SLABS 65536u
 #define CACHE_INDEX_SLAB_SHIFT 6u
