@@ -441,7 +441,6 @@ static int write_logged(struct writer *w)
 	const struct delta_write *in = w->w;
 	struct delta_inode inode;
 	struct delta *d = w->d;
-	size_t noted;
 	int r = delta_begin(d, DELTA_PROMISED);
 
 	if (r < 0)
@@ -451,8 +450,8 @@ static int write_logged(struct writer *w)
 		delta_abort(d);
 		return -EAGAIN;
 	}
-	noted = d->logged_count;
-	r = log_prepare(d, in->count * (PINFS_PAGE_SIZE + 1024) + 16384);
+	/* Each page, and what is left of an extent on both sides of it. */
+	r = log_prepare(d, in->count * (PINFS_PAGE_SIZE + PINFS_DELTA_RAW_PAGES * 2 * sizeof(pinfs_le64) + 512) + 4096);
 	if (r == 0)
 		r = delta_inode_get(d, in->ino, &inode);
 	for (unsigned i = 0; r == 0 && i < in->count; i++) {
@@ -478,19 +477,10 @@ static int write_logged(struct writer *w)
 	if (r == 0)
 		r = delta_inode_put(d, &inode);
 	if (r < 0) {
-		d->logged_count = noted;
 		delta_abort(d);
 		return r;
 	}
-	r = delta_commit(d);
-	if (r < 0) {
-		mutex_lock(&d->lock);
-		/* Nobody else's can have come behind them: they were noted under the lock, and undone under it. */
-		for (size_t i = d->logged_count, left = in->count; left && i-- > 0; left--)
-			d->logged[i] = d->logged[--d->logged_count];
-		mutex_unlock(&d->lock);
-	}
-	return r;
+	return delta_commit(d);
 }
 
 /* ---- all ways ---- */

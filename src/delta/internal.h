@@ -42,7 +42,9 @@ struct txn {
 	size_t undo_count, undo_capacity;
 	uint8_t *old;
 	size_t old_len, old_capacity;
-	uint64_t next_ino, files, reserved; /* before it */
+	uint64_t next_ino, files; /* before it */
+	size_t logged;		  /* before it: how many pages were noted */
+	bool placed;		  /* log_prepare() has said where its frame will lie */
 	int error;			    /* the first; it can only be aborted then */
 };
 
@@ -152,7 +154,7 @@ void log_init_at(struct log *log, uint64_t first, uint64_t bytes, uint64_t start
 bool log_grow(struct delta *delta);
 /* Bytes that frames could still take. */
 uint64_t log_room(const struct log *log);
-/* The next frame, if it has at most so many bytes, lies at the head: payload and all. */
+/* The transaction's frame, if it has at most so many bytes, lies at the head: payload and all. If it has more, it may fail (-EAGAIN). */
 int log_prepare(struct delta *delta, size_t bytes);
 /* Byte of the delta where what is added to the transaction next will lie, after log_prepare(). */
 uint64_t log_position(const struct delta *delta);

@@ -168,6 +168,7 @@ int log_prepare(struct delta *d, size_t bytes)
 	struct log *log = &d->log;
 	uint64_t rest = log_rest(log);
 
+	d->txn.placed = true;
 	if (rest >= bytes)
 		return 0;
 	assert(!d->txn.len);
@@ -188,6 +189,8 @@ int log_append(struct delta *d)
 
 	if (total > PINFS_DELTA_FRAME_MAX || total + (wrap ? log->limit - log->head : 0) > log_room(log))
 		return -ENOSPC;
+	if (wrap && d->txn.placed)
+		return -EAGAIN;
 	if (wrap) {
 		_cleanup_mem_ uint8_t *payload = mem_alloc(d->txn.len);
 

@@ -192,6 +192,8 @@ static int txn_reset(struct delta *d)
 	t->error = 0;
 	t->next_ino = d->next_ino;
 	t->files = d->files;
+	t->logged = d->logged_count;
+	t->placed = false;
 	return 0;
 }
 
@@ -290,6 +292,8 @@ static void txn_undo(struct delta *d)
 	}
 	d->next_ino = t->next_ino;
 	d->files = t->files;
+	/* Nobody else can have noted any since: that takes the lock. */
+	d->logged_count = t->logged;
 }
 
 void delta_abort(struct delta *d)
@@ -312,7 +316,7 @@ int delta_commit(struct delta *d)
 	if (r == 0 && t->len) {
 		r = log_append(d);
 		/* What the log has there is unknown now; a frame that follows would perhaps never be found. */
-		if (r < 0 && r != -ENOMEM && r != -ENOSPC)
+		if (r < 0 && r != -ENOMEM && r != -ENOSPC && r != -EAGAIN)
 			delta_fail(d, r);
 	}
 	if (r < 0) {
