@@ -113,6 +113,27 @@ void sync_copy_torn(void *dst, const void *src, size_t len)
 		d[i] = atomic_load_explicit(&s[i], memory_order_relaxed);
 }
 
+void cond_init(struct cond *c)
+{
+	pthread_condattr_t attr;
+
+	pthread_condattr_init(&attr);
+	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+	pthread_cond_init(&c->c, &attr);
+	pthread_condattr_destroy(&attr);
+}
+
+void cond_wait_for(struct cond *c, struct mutex *m, unsigned ms)
+{
+	uint64_t until = now_ns() + (uint64_t)ms * 1000000;
+	struct timespec t = {(time_t)(until / 1000000000), (long)(until % 1000000000)};
+
+	sync_lock_dropped(m->class);
+	sync_may_sleep("wait");
+	pthread_cond_timedwait(&c->c, &m->m, &t);
+	sync_lock_taken(m->class, false);
+}
+
 int thread_start(pthread_t *ret, void *(*fn)(void *), void *arg)
 {
 	sigset_t all, old;

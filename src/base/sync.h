@@ -96,10 +96,7 @@ static inline void mutex_unlock(struct mutex *m)
 	pthread_mutex_unlock(&m->m);
 	sync_lock_dropped(m->class);
 }
-static inline void cond_init(struct cond *c)
-{
-	pthread_cond_init(&c->c, NULL);
-}
+void cond_init(struct cond *c);
 static inline void cond_destroy(struct cond *c)
 {
 	pthread_cond_destroy(&c->c);
@@ -112,6 +109,8 @@ static inline void cond_wait(struct cond *c, struct mutex *m)
 	pthread_cond_wait(&c->c, &m->m);
 	sync_lock_taken(m->class, false);
 }
+/* The same, for so many milliseconds at most. */
+void cond_wait_for(struct cond *c, struct mutex *m, unsigned ms);
 static inline void cond_signal(struct cond *c)
 {
 	pthread_cond_signal(&c->c);

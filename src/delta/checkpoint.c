@@ -9,8 +9,6 @@
  */
 #include "delta/internal.h"
 
-#include <time.h>
-
 /* How much of a map may change its compressed size between the first look and the snapshot. */
 #define MAP_SLACK PINFS_PAGE_SIZE
 /* Pages behind the file's end that a map may have. */
@@ -432,31 +430,25 @@ static void *thread_main(void *arg)
 	struct delta *d = arg;
 	unsigned ms = d->options.commit_ms ? d->options.commit_ms : COMMIT_MS;
 
-	pthread_mutex_lock(&d->thread_lock.m);
+	mutex_lock(&d->thread_lock);
 	while (!d->stop) {
-		struct timespec until;
 		bool asked;
 
-		clock_gettime(CLOCK_MONOTONIC, &until);
-		until.tv_sec += ms / 1000;
-		until.tv_nsec += (long)(ms % 1000) * 1000000;
-		until.tv_sec += until.tv_nsec / 1000000000;
-		until.tv_nsec %= 1000000000;
 		if (!d->asked)
-			pthread_cond_timedwait(&d->wake, &d->thread_lock.m, &until);
+			cond_wait_for(&d->wake, &d->thread_lock, ms);
 		asked = d->asked;
 		d->asked = false;
 		if (d->stop)
 			break;
-		pthread_mutex_unlock(&d->thread_lock.m);
+		mutex_unlock(&d->thread_lock);
 		/* Their errors are those of who waits for the same: delta_failed() keeps them. */
 		if (asked)
 			delta_checkpoint(d);
 		else
 			delta_flush(d);
-		pthread_mutex_lock(&d->thread_lock.m);
+		mutex_lock(&d->thread_lock);
 	}
-	pthread_mutex_unlock(&d->thread_lock.m);
+	mutex_unlock(&d->thread_lock);
 	return NULL;
 }
 
@@ -464,26 +456,17 @@ void thread_wake(struct delta *d)
 {
 	if (!d->thread_started)
 		return;
-	pthread_mutex_lock(&d->thread_lock.m);
+	mutex_lock(&d->thread_lock);
 	d->asked = true;
-	pthread_cond_signal(&d->wake);
-	pthread_mutex_unlock(&d->thread_lock.m);
+	cond_signal(&d->wake);
+	mutex_unlock(&d->thread_lock);
 }
 
 int delta_thread_start(struct delta *d)
 {
-	pthread_condattr_t attr;
-	int r;
+	int r = thread_start(&d->thread, thread_main, d);
 
-	pthread_condattr_init(&attr);
-	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-	pthread_cond_init(&d->wake, &attr);
-	pthread_condattr_destroy(&attr);
-	r = thread_start(&d->thread, thread_main, d);
-	if (r == 0)
-		d->thread_started = true;
-	else
-		pthread_cond_destroy(&d->wake);
+	d->thread_started = r == 0;
 	return r;
 }
 
@@ -491,11 +474,10 @@ void thread_end(struct delta *d)
 {
 	if (!d->thread_started)
 		return;
-	pthread_mutex_lock(&d->thread_lock.m);
+	mutex_lock(&d->thread_lock);
 	d->stop = true;
-	pthread_cond_signal(&d->wake);
-	pthread_mutex_unlock(&d->thread_lock.m);
+	cond_signal(&d->wake);
+	mutex_unlock(&d->thread_lock);
 	pthread_join(d->thread, NULL);
-	pthread_cond_destroy(&d->wake);
 	d->thread_started = false;
 }

@@ -94,7 +94,8 @@ static int delta_new(struct store *store, const struct delta_options *o, struct 
 	mutex_init(&d->checkpoint_lock, LOCK_CHECKPOINT);
 	mutex_init(&d->lock, LOCK_DELTA);
 	mutex_init(&d->flush_lock, LOCK_FLUSH);
-	mutex_init(&d->thread_lock, LOCK_TEST);
+	mutex_init(&d->thread_lock, LOCK_THREAD);
+	cond_init(&d->wake);
 	cond_init(&d->flushed);
 	cond_init(&d->room);
 	*ret = d;
@@ -114,6 +115,7 @@ static void delta_drop(struct delta *d)
 	mem_free(d->map);
 	cond_destroy(&d->room);
 	cond_destroy(&d->flushed);
+	cond_destroy(&d->wake);
 	mutex_destroy(&d->thread_lock);
 	mutex_destroy(&d->flush_lock);
 	mutex_destroy(&d->lock);

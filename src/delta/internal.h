@@ -97,9 +97,10 @@ struct delta {
 
 	/* The thread. */
 	struct mutex thread_lock;
+	struct cond wake;
 	pthread_t thread;
-	bool thread_started, stop, asked; /* thread_lock */
-	pthread_cond_t wake;
+	bool thread_started; /* const while others may look */
+	bool stop, asked;    /* thread_lock */
 };
 
 /* ---- damage ---- */

@@ -80,7 +80,7 @@ struct vfs {
 	/* The thread that writes and frees what nobody uses any more. */
 	pthread_t janitor;
 	struct mutex janitor_lock;
-	pthread_cond_t janitor_wake;
+	struct cond janitor_wake;
 	bool janitor_started, janitor_stop, janitor_asked;
 };
 

@@ -10,7 +10,6 @@
 
 #include <fcntl.h>
 #include <linux/fs.h>
-#include <time.h>
 
 /* What was closed is written after this time, so that closing and opening again costs nothing. */
 #define IDLE_NS 1000000000ull
@@ -192,10 +191,10 @@ static void janitor_wake(struct vfs *v)
 {
 	if (v->options.no_threads)
 		return;
-	pthread_mutex_lock(&v->janitor_lock.m);
+	mutex_lock(&v->janitor_lock);
 	v->janitor_asked = true;
-	pthread_cond_signal(&v->janitor_wake);
-	pthread_mutex_unlock(&v->janitor_lock.m);
+	cond_signal(&v->janitor_wake);
+	mutex_unlock(&v->janitor_lock);
 }
 
 /* Out of the table: nobody uses it, and nothing is left of it. */
@@ -370,38 +369,27 @@ static void *janitor_main(void *arg)
 {
 	struct vfs *v = arg;
 
-	pthread_mutex_lock(&v->janitor_lock.m);
+	mutex_lock(&v->janitor_lock);
 	while (!v->janitor_stop) {
-		struct timespec until;
-
-		clock_gettime(CLOCK_MONOTONIC, &until);
-		until.tv_nsec += (long)JANITOR_MS * 1000000;
-		until.tv_sec += until.tv_nsec / 1000000000;
-		until.tv_nsec %= 1000000000;
 		if (!v->janitor_asked)
-			pthread_cond_timedwait(&v->janitor_wake, &v->janitor_lock.m, &until);
+			cond_wait_for(&v->janitor_wake, &v->janitor_lock, JANITOR_MS);
 		v->janitor_asked = false;
 		if (v->janitor_stop)
 			break;
-		pthread_mutex_unlock(&v->janitor_lock.m);
+		mutex_unlock(&v->janitor_lock);
 		janitor_round(v);
-		pthread_mutex_lock(&v->janitor_lock.m);
+		mutex_lock(&v->janitor_lock);
 	}
-	pthread_mutex_unlock(&v->janitor_lock.m);
+	mutex_unlock(&v->janitor_lock);
 	return NULL;
 }
 
 int nodes_init(struct vfs *v)
 {
-	pthread_condattr_t attr;
 	int r;
 
 	if (v->options.no_threads)
 		return 0;
-	pthread_condattr_init(&attr);
-	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-	pthread_cond_init(&v->janitor_wake, &attr);
-	pthread_condattr_destroy(&attr);
 	r = thread_start(&v->janitor, janitor_main, v);
 	v->janitor_started = r == 0;
 	return r;
@@ -410,12 +398,11 @@ int nodes_init(struct vfs *v)
 void nodes_destroy(struct vfs *v)
 {
 	if (v->janitor_started) {
-		pthread_mutex_lock(&v->janitor_lock.m);
+		mutex_lock(&v->janitor_lock);
 		v->janitor_stop = true;
-		pthread_cond_signal(&v->janitor_wake);
-		pthread_mutex_unlock(&v->janitor_lock.m);
+		cond_signal(&v->janitor_wake);
+		mutex_unlock(&v->janitor_lock);
 		pthread_join(v->janitor, NULL);
-		pthread_cond_destroy(&v->janitor_wake);
 		v->janitor_started = false;
 	}
 	for (size_t b = 0; b < NODE_BUCKETS; b++) {

@@ -223,7 +223,8 @@ int vfs_new(struct io_file *io, const struct vfs_options *o, struct vfs **ret, c
 	v->uids = o->uids;
 	v->gids = o->gids;
 	mutex_init(&v->nodes_lock, LOCK_NODES);
-	mutex_init(&v->janitor_lock, LOCK_TEST);
+	mutex_init(&v->janitor_lock, LOCK_THREAD);
+	cond_init(&v->janitor_wake);
 	cond_init(&v->node_freed);
 	r = image_open(io, &options, &v->image, error);
 	if (r < 0)
@@ -248,6 +249,7 @@ void vfs_free(struct vfs *v)
 	delta_close(v->delta);
 	image_close(v->image);
 	cond_destroy(&v->node_freed);
+	cond_destroy(&v->janitor_wake);
 	mutex_destroy(&v->janitor_lock);
 	mutex_destroy(&v->nodes_lock);
 	if (v->zeros)
