@@ -17,6 +17,7 @@ static const struct option longs[] = {
 	{"ops", required_argument, NULL, 'o'},
 	{"unit", required_argument, NULL, 'u'},
 	{"sync-state", no_argument, NULL, 'S'},
+	{"no-syncfs", no_argument, NULL, 'F'},
 	{"quiet", no_argument, NULL, 'q'},
 	{"help", no_argument, NULL, 'h'},
 	{0},
@@ -35,6 +36,7 @@ static void usage(FILE *out)
 	      "      --ops=N       operations of each worker\n"
 	      "      --unit=BYTES  that must be old or new as one: 512, 1024, 2048 or 4096 (512)\n"
 	      "      --sync-state  STATE survives a power failure, too\n"
+	      "      --no-syncfs   syncfs(2) promises nothing there, as on FUSE\n"
 	      "      --quiet       no figures\n"
 	      "self-check damages what a run has left in several ways, and expects verify to notice.\n",
 		out);
@@ -79,6 +81,9 @@ int main(int argc, char **argv)
 			break;
 		case 'S':
 			o.sync_state = true;
+			break;
+		case 'F':
+			o.no_syncfs = true;
 			break;
 		case 'q':
 			o.quiet = true;

@@ -34,7 +34,7 @@
 struct options {
 	uint64_t seed, procs, seconds, ops;
 	uint32_t unit;
-	bool sync_state, quiet;
+	bool sync_state, no_syncfs, quiet;
 };
 
 /* Content of a unit; len may be less than a unit. */

@@ -101,6 +101,8 @@ static void sync_dir(struct job *j)
 
 static void sync_all(struct job *j)
 {
+	if (j->o->no_syncfs)
+		return;
 	if (syncfs(j->dir))
 		end_of(j, "syncfs");
 	log_line(j, "A %ju all", (uintmax_t)j->worker);
