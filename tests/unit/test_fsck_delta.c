@@ -590,6 +590,14 @@ static uint64_t log_start(const struct memory *m)
 	return 4 * 4096 + pinfs_get64((pinfs_get64(a->generation) > pinfs_get64(b->generation) ? a : b)->log_start);
 }
 
+/* PINFS_FLIPS: more of them. */
+static unsigned flips(void)
+{
+	const char *n = getenv("PINFS_FLIPS");
+
+	return n ? (unsigned)atoi(n) : 120;
+}
+
 static void flip_some(bool frames, unsigned count, uint64_t seed)
 {
 	struct flips f = {.good = make_delta(frames)};
@@ -633,12 +641,12 @@ static void flip_some(bool frames, unsigned count, uint64_t seed)
 
 static void every_byte_of_a_checkpoint_counts(void **state)
 {
-	flip_some(false, 400, 1);
+	flip_some(false, flips(), 1);
 }
 
 static void every_byte_of_a_log_counts(void **state)
 {
-	flip_some(true, 400, 2);
+	flip_some(true, flips(), 2);
 }
 
 /* ---- items that contradict each other ---- */
