@@ -106,6 +106,8 @@ echo "all is there"
 build_and_test build-test "build with warnings as errors, layers, unit tests"
 step "what the explorer has seen"
 show_explored build-test/meson-logs/testlog.txt
+step "power cuts"
+grep -h '^workloads ' build-test/meson-logs/testlog.txt || true
 
 # The numbered tests with arguments $2…; $1 says which they are.
 run_check() {
