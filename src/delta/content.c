@@ -10,8 +10,8 @@
 
 #define CHUNK PINFS_DELTA_EXTENT_PAGES
 #define CHUNK_BYTES ((size_t)CHUNK * PINFS_PAGE_SIZE)
-/* Pages that are written in one transaction. */
-#define GROUP 128u
+/* Pages that are written in one transaction: as many as the cache writes at once. */
+#define GROUP 256u
 #define LOGGED_MOST 16u
 /* Content from here on is worth to be sent to the disk at once. */
 #define HURRY ((size_t)128 << 10)

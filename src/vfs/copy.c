@@ -39,6 +39,16 @@ static ssize_t copy_bytes(struct vfs *v, uint64_t from, uint64_t from_offset, ui
 	return done ? (ssize_t)done : n;
 }
 
+/* Within a transaction: pages of a file become those of a file of the image; as many as fit into a transaction. */
+static int image_some(struct vfs *v, struct vfs_inode *to, uint64_t to_page, uint64_t *n, uint32_t image_ino, uint64_t image_page)
+{
+	uint64_t done;
+	int r = delta_extent_drop(v->delta, &to->i, to_page, to_page + *n, &done);
+
+	*n = done - to_page;
+	return r < 0 ? r : delta_extent_image(v->delta, &to->i, to_page, *n, image_ino, image_page);
+}
+
 /* Within a transaction: some pages of one file become those of another one. In *ret how many. */
 static int share_some(struct vfs *v, uint64_t from, uint64_t page, struct vfs_inode *to, uint64_t to_page, uint64_t count, uint64_t *ret)
 {
@@ -59,7 +69,7 @@ static int share_some(struct vfs *v, uint64_t from, uint64_t page, struct vfs_in
 		r = delta_extent_share(v->delta, &to->i, to_page, n, from, &e);
 		break;
 	case PINFS_DELTA_IMAGE:
-		r = delta_extent_image(v->delta, &to->i, to_page, n, e.image_ino, e.start);
+		r = image_some(v, to, to_page, &n, e.image_ino, e.start);
 		break;
 	case DELTA_NOTHING:
 		/* The page that the image's part ends in may be cut off in the middle: that can't be said by an extent. */
@@ -67,7 +77,7 @@ static int share_some(struct vfs *v, uint64_t from, uint64_t page, struct vfs_in
 			return -EAGAIN;
 		if (page < image_last) {
 			n = MIN(n, MAX(source.i.image_end / PINFS_PAGE_SIZE, page + 1) - page);
-			r = delta_extent_image(v->delta, &to->i, to_page, n, source.image.ino, page);
+			r = image_some(v, to, to_page, &n, source.image.ino, page);
 			break;
 		}
 		/* fall through */

@@ -23,7 +23,7 @@ struct vfs_node {
 	unsigned opens, writers; /* open files; those that can be written */
 	unsigned syncing; /* who wait for its content to be durable */
 	uint64_t promised; /* pages that are or become dirty, and have no place so far */
-	struct cache_mapping *mapping; /* set once, under lock; NULL: all of its content is in the image, or it is empty */
+	struct cache_mapping *_Atomic mapping; /* set once, under lock; NULL: all of its content is in the image, or it is empty */
 	/* Times that the delta doesn't know so far. */
 	bool mtime_dirty, atime_dirty;
 	struct timespec mtime, ctime, atime;
