@@ -16,6 +16,8 @@
 #include <malloc.h>
 #include <sched.h>
 #include <signal.h>
+#include <sys/ioctl.h>
+#include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/statfs.h>
 #include <sys/syscall.h>
@@ -26,6 +28,7 @@
 #include "cli/mount_options.h"
 #include "fuse/server.h"
 #include "mkfs/tool.h"
+#include "pinfs/ioctl.h"
 
 struct mount {
 	struct mount_options options;
@@ -517,6 +520,35 @@ static int namespace_open(struct mount *m)
 	return MOUNT_SYSTEM;
 }
 
+/* mount -o remount: the kernel's own flags of a mount that there is. */
+static int do_remount(struct mount *m)
+{
+	const struct mount_options *o = &m->options;
+	unsigned long flags = MS_REMOUNT | (o->writable ? 0 : MS_RDONLY) | (o->suid ? 0 : MS_NOSUID) | (o->dev ? 0 : MS_NODEV) |
+		(o->noexec ? MS_NOEXEC : 0) | (o->noatime ? MS_NOATIME : 0) | (o->nodiratime ? MS_NODIRATIME : 0);
+	struct pinfs_ioc_info info = {.size = sizeof(info)};
+	int fd = open(m->dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC), r;
+
+	r = fd < 0 ? -1 : ioctl(fd, PINFS_IOC_INFO, &info);
+	if (r == 0 && !o->writable)
+		/* What programs have written is on the disk before it becomes read-only. */
+		r = fsync(fd);
+	if (fd >= 0)
+		close(fd);
+	if (r < 0) {
+		log_error("can't remount %s: %s", m->dir, errno == ENOTTY ? "it is no mount of pinfs" : strerror(errno));
+		return MOUNT_FAIL;
+	}
+	if (o->writable && !info.writable) {
+		log_error("can't remount %s writable: it has no delta; unmount it, and mount it with 'rw'", m->dir);
+		return MOUNT_FAIL;
+	}
+	if (mount(NULL, m->dir, NULL, flags, NULL) == 0)
+		return MOUNT_OK;
+	log_error("can't remount %s: %s", m->dir, errno == EPERM ? "only root may do that" : strerror(errno));
+	return MOUNT_FAIL;
+}
+
 static int do_mount(struct mount *m)
 {
 	int status = check_options(m);
@@ -524,6 +556,8 @@ static int do_mount(struct mount *m)
 	m->log_fd = m->namespace_fd = m->home_fd = -1;
 	if (!m->foreground)
 		close_others();
+	if (status == MOUNT_OK && m->options.remount)
+		return do_remount(m);
 	if (status == MOUNT_OK)
 		status = check_image(m);
 	if (status == MOUNT_OK)

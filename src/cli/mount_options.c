@@ -28,8 +28,8 @@ static int set_ro(struct mount_options *o, const char *value)
 
 static int set_remount(struct mount_options *o, const char *value)
 {
-	log_error("a mounted image can't be remounted; unmount it and mount it again");
-	return -ECANCELED;
+	o->remount = true;
+	return 0;
 }
 
 static int set_offset(struct mount_options *o, const char *value)

@@ -33,6 +33,7 @@ struct mount_options {
 	char *fsname;
 	enum mount_owner_access access;
 	bool writable; /* rw was asked for */
+	bool remount;  /* of a mount that there is: only what the kernel keeps can change */
 	/* Changes. */
 	char *delta_file;
 	bool ephemeral, norecovery;

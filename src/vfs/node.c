@@ -732,6 +732,9 @@ int vfs_fsync(struct vfs *v, uint64_t ino, struct vfs_file *f, bool data_only)
 
 	if (!v->delta)
 		return 0;
+	/* Since syncfs(2) doesn't reach us: of the root directory it is all that there is. */
+	if (ino == VFS_ROOT_INO)
+		return vfs_sync(v);
 	n = node_find(v, ino);
 	if (n) {
 		/* A file that was opened before it had any page has seen none of its errors. */

@@ -249,7 +249,7 @@ ssize_t vfs_write(struct vfs *vfs, uint64_t ino, uint64_t offset, const void *bu
 int vfs_fallocate(struct vfs *vfs, uint64_t ino, int mode, uint64_t offset, uint64_t len);
 /* As copy_file_range(2); whole pages are shared, not copied. */
 ssize_t vfs_copy_range(struct vfs *vfs, uint64_t from, uint64_t from_offset, uint64_t to, uint64_t to_offset, size_t len);
-/* file: whose failed writebacks are reported, once each; or NULL. For directories too. */
+/* file: whose failed writebacks are reported, once each; or NULL. For directories too; for the root it is vfs_sync(). */
 int vfs_fsync(struct vfs *vfs, uint64_t ino, struct vfs_file *file, bool data_only);
 
 /* Gives free space of the delta between bytes [start, start + len) back to the disk, runs of at least `least` bytes. FITRIM. */

@@ -73,7 +73,7 @@ static void what_is_wrong_is_refused(void **state)
 		"unknown", "unknown=1", "ro=1", "offset", "offset=", "offset=x", "offset=16E", "cache_size=1", "cache_size=2M2",
 		"io=", "io=fast", "image_io=raw", "cache=none", "threads=0", "threads=257", "threads=-1", "uid=", "uid=-1",
 		"uid=4294967295", "uid=root", "uidmap=", "uidmap=1", "uidmap=1:2:3:4", "uidmap=1:2:0", "uidmap=1::3",
-		"uidmap=1:2:4294967295", "uidmap=1:2,uidmap=x", "fsname=", "fsname=a\nb", "subtype=other", "remount", "=", "=x",
+		"uidmap=1:2:4294967295", "uidmap=1:2,uidmap=x", "fsname=", "fsname=a\nb", "subtype=other", "remount=1", "=", "=x",
 		"log=", "trace", "trace=", "nosuid=1", " ro",
 	};
 	char many[1024] = "uidmap=0:0";
