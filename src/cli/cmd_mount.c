@@ -310,6 +310,8 @@ static int daemon_run(struct mount *m, int ready)
 	int status, r;
 
 	prctl(PR_SET_NAME, "pinfs");
+	/* A limit of files' sizes (ulimit -f) is an error of the write that meets it, not the end. */
+	signal(SIGXFSZ, SIG_IGN);
 	/* A heap for each thread would be memory that nobody bounds. */
 	mallopt(M_ARENA_MAX, 2);
 	if (open_vfs(m, &vfs) < 0)

@@ -489,7 +489,7 @@ void space_get_stats(struct space *s, struct space_stats *ret)
 		.pending = s->taken_count - s->live_count - s->flight_count,
 		.flight = s->flight_count,
 		.reserved = s->reserved,
-		.free = free - MIN(free, s->reserved),
+		.free = free - MIN(free, s->reserved + s->own),
 		.bits = s->bits,
 		.backed = s->ready,
 	};

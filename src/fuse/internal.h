@@ -6,6 +6,8 @@
 #define FUSE_USE_VERSION 312
 #include <fuse3/fuse_lowlevel.h>
 
+#include <stdatomic.h>
+
 #include "base/log.h"
 #include "fuse/server.h"
 
@@ -29,6 +31,7 @@ struct fuse_server {
 	bool mounted, signals;
 	/* Set by INIT, before any other request comes. */
 	bool no_open, no_opendir;
+	atomic_flag notifying; /* some thread waits for the kernel: one only, so that others are there to serve it */
 	uint64_t init_offered, init_extra; /* wire.c: the kernel's flags; which of them are accepted past libfuse */
 };
 

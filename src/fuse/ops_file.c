@@ -106,14 +106,25 @@ void op_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 }
 
 /*
+ * Has the kernel write back, and drop, what it has of the file. It does so in this call, and other threads have to serve that meanwhile: so only
+ * one waits at a time. False: another one does, or there is no other thread.
+ */
+static bool write_back(struct fuse_server *s, fuse_ino_t ino)
+{
+	if (s->threads == 1 || atomic_flag_test_and_set(&s->notifying))
+		return false;
+	fuse_lowlevel_notify_inval_inode(s->session, ino, 0, 0);
+	atomic_flag_clear(&s->notifying);
+	return true;
+}
+
+/*
  * Where the kernel caches writes, our end of the file may lie before its own: in a direct read, or a copy, of what lies between
  * we would see none. Then it has to write back first. (A page that it reads into its own cache it fills up itself.)
  */
 static bool fetch_rest(struct fuse_server *s, fuse_ino_t ino)
 {
-	if (s->caching != FUSE_CACHE_WRITEBACK || s->threads == 1 || !vfs_has_writers(s->vfs, ino))
-		return false;
-	return fuse_lowlevel_notify_inval_inode(s->session, ino, 0, 0) == 0;
+	return s->caching == FUSE_CACHE_WRITEBACK && vfs_has_writers(s->vfs, ino) && write_back(s, ino);
 }
 
 void op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset, struct fuse_file_info *fi)
@@ -158,6 +169,8 @@ void op_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, off_
 	 * Pages that were written through a mapping come this way in each mode; only in this one the kernel keeps times.
 	 * O_SYNC: newer kernels send an fsync after a write that went through their cache, but none after a direct one.
 	 */
+	if (fi->writepage)
+		flags |= VFS_WRITE_PAGE;
 	if (fi->writepage && s->caching == FUSE_CACHE_WRITEBACK)
 		flags |= VFS_WRITE_CACHED;
 	else if (!fi->writepage && (fi->flags & O_SYNC) == O_SYNC)
@@ -234,15 +247,19 @@ void op_lseek(fuse_req_t req, fuse_ino_t ino, off_t offset, int whence, struct f
 	}
 	/*
 	 * The kernel asks without writing back first what it has: what programs stored through a mapping, and, when it caches
-	 * writes, all of that. So it is told to drop it, which writes it; other threads serve that meanwhile. Where there is no other
-	 * thread, all is data, which ENOSYS makes the kernel say for ever.
+	 * writes, all of that. Where it can't be made to now, all is data: that is always true.
 	 */
-	if (s->writable && vfs_has_writers(s->vfs, ino)) {
-		if (s->threads == 1) {
-			fuse_reply_err(req, ENOSYS);
-			return;
-		}
-		fuse_lowlevel_notify_inval_inode(s->session, ino, 0, 0);
+	if (s->writable && offset >= 0 && vfs_has_writers(s->vfs, ino) && !write_back(s, ino)) {
+		struct stat st;
+
+		r = vfs_getattr(s->vfs, ino, &st);
+		if (r == 0 && offset >= st.st_size)
+			r = -ENXIO;
+		if (r < 0)
+			reply_error(req, r);
+		else
+			fuse_reply_lseek(req, whence == SEEK_HOLE ? st.st_size : offset);
+		return;
 	}
 	r = offset < 0 ? -ENXIO : vfs_seek(s->vfs, ino, (uint64_t)offset, whence == SEEK_HOLE, &at);
 	if (r < 0)

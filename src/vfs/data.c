@@ -426,25 +426,29 @@ void node_touch(struct vfs_node *n)
 }
 
 /* What has to be so before the first byte changes: the delta knows the inode, and nobody's rights grow by it. */
-static int prepare(struct vfs_node *n, bool kill_priv, struct vfs_inode *ret)
+static int prepare(struct vfs_node *n, unsigned flags, struct vfs_inode *ret)
 {
 	struct vfs *v = n->vfs;
+	bool kill = false;
 	int r;
 
 	vfs_lock(v);
 	r = inode_load(v, n->ino, ret);
+	/* Asked for by the kernel with each write of who is not privileged: there is hardly ever something to take away. */
+	if (r == 0 && flags & VFS_WRITE_KILL_PRIV)
+		kill = ret->i.mode & (S_ISUID | S_ISGID) || xattr_get(v, ret, CAPABILITY, NULL, 0) >= 0;
 	vfs_unlock(v);
 	if (r < 0)
 		return r;
 	if (!S_ISREG(ret->i.mode))
 		return S_ISDIR(ret->i.mode) ? -EISDIR : -EINVAL;
-	r = inode_may_change(ret);
-	if (r == 0 && (!ret->in_delta || (kill_priv && ret->i.mode & (S_ISUID | S_ISGID)) || kill_priv)) {
+	r = flags & VFS_WRITE_PAGE ? 0 : inode_may_change(ret);
+	if (r == 0 && (!ret->in_delta || kill)) {
 		r = delta_begin(v->delta, 0);
 		if (r < 0)
 			return r;
 		r = inode_load(v, n->ino, ret);
-		if (r == 0 && kill_priv)
+		if (r == 0 && kill)
 			r = inode_kill_priv(v, ret);
 		if (r == 0)
 			r = inode_store(v, ret);
@@ -460,7 +464,7 @@ int node_prepare(struct vfs_node *n)
 {
 	struct vfs_inode inode;
 
-	return prepare(n, false, &inode);
+	return prepare(n, 0, &inode);
 }
 
 static int write_locked(struct vfs_node *n, uint64_t offset, const void *buf, size_t len, size_t *ret)
@@ -489,7 +493,7 @@ ssize_t vfs_write(struct vfs *v, uint64_t ino, uint64_t offset, const void *buf,
 	if (r < 0)
 		return r;
 	mutex_lock(&n->lock);
-	r = prepare(n, flags & VFS_WRITE_KILL_PRIV, &inode);
+	r = prepare(n, flags, &inode);
 	if (r == 0 && flags & VFS_WRITE_APPEND)
 		offset = cache_size(n->mapping);
 	if (r == 0 && (offset > PINFS_DELTA_FILE_MAX || len > PINFS_DELTA_FILE_MAX - offset)) {
@@ -586,7 +590,7 @@ int node_truncate(struct vfs_node *n, uint64_t size, bool times)
 	struct vfs_inode inode;
 	bool tail = false;
 	uint64_t old;
-	int r = prepare(n, false, &inode);
+	int r = prepare(n, 0, &inode);
 
 	if (r < 0)
 		return r;
@@ -605,8 +609,10 @@ int node_truncate(struct vfs_node *n, uint64_t size, bool times)
 			return r;
 	}
 	if (size > old) {
-		cache_truncate(n->mapping, size);
-		return grow_on_disk(n, size);
+		r = grow_on_disk(n, size);
+		if (r == 0)
+			cache_truncate(n->mapping, size);
+		return r;
 	}
 	if (size % PINFS_PAGE_SIZE && size < old) {
 		r = tail_has_extent(v, n->ino, size, &tail);
@@ -737,7 +743,7 @@ int vfs_fallocate(struct vfs *v, uint64_t ino, int mode, uint64_t offset, uint64
 	if (r < 0)
 		return r;
 	mutex_lock(&n->lock);
-	r = prepare(n, false, &inode);
+	r = prepare(n, 0, &inode);
 	if (r == 0 && inode.i.flags & FS_APPEND_FL && mode & ~FALLOC_FL_KEEP_SIZE)
 		r = -EPERM;
 	if (r == 0)

@@ -641,6 +641,8 @@ int orphans_recover(struct vfs *v)
 int vfs_open(struct vfs *v, uint64_t ino, int flags, bool kill_priv, struct vfs_file **ret)
 {
 	bool write = (flags & O_ACCMODE) != O_RDONLY;
+	/* O_TRUNC alone is undefined in POSIX, and truncates in Linux. */
+	bool change = write || flags & O_TRUNC;
 	_cleanup_free_ struct vfs_file *f = calloc(1, sizeof(*f));
 	struct vfs_inode inode;
 	struct vfs_node *n;
@@ -650,7 +652,7 @@ int vfs_open(struct vfs *v, uint64_t ino, int flags, bool kill_priv, struct vfs_
 		return -ENOMEM;
 	if (write && !vfs_writable(v))
 		return -EROFS;
-	if (v->delta && write && delta_failed(v->delta))
+	if (v->delta && change && delta_failed(v->delta))
 		return delta_failed(v->delta);
 	r = node_get(v, ino, &n);
 	if (r < 0)
@@ -658,11 +660,11 @@ int vfs_open(struct vfs *v, uint64_t ino, int flags, bool kill_priv, struct vfs_
 	mutex_lock(&n->lock);
 	vfs_lock(v);
 	r = inode_load(v, ino, &inode);
-	if (r == 0 && S_ISDIR(inode.i.mode) && write)
+	if (r == 0 && S_ISDIR(inode.i.mode) && change)
 		r = -EISDIR;
-	if (r == 0 && write)
+	if (r == 0 && change)
 		r = inode_may_change(&inode);
-	if (r == 0 && write && inode.i.flags & FS_APPEND_FL && (!(flags & O_APPEND) || flags & O_TRUNC))
+	if (r == 0 && change && inode.i.flags & FS_APPEND_FL && (!(flags & O_APPEND) || flags & O_TRUNC))
 		r = -EPERM;
 	if (r == 0) {
 		/* Before anybody who takes its last name away looks. */
@@ -683,7 +685,7 @@ int vfs_open(struct vfs *v, uint64_t ino, int flags, bool kill_priv, struct vfs_
 		cache_errseq_sample(n->mapping, &f->seen);
 		f->errseq = true;
 	}
-	if (write && flags & O_TRUNC && S_ISREG(inode.i.mode)) {
+	if (change && flags & O_TRUNC && S_ISREG(inode.i.mode)) {
 		struct vfs_setattr set = {.valid = VFS_SET_SIZE | (kill_priv ? VFS_SET_KILL_PRIV : 0)};
 		struct stat st;
 

@@ -9,6 +9,9 @@
 #include "base/mem.h"
 
 #define DIRTY_EXPIRE_MS 5000u
+/* How long another mount may take to end: 3 s. */
+#define BUSY_TRIES 60u
+#define BUSY_WAIT_US 50000u
 #define DAMAGE_REPEAT_NS 10000000000ull
 
 static void on_damage(void *context, uint64_t offset, const char *text)
@@ -101,7 +104,13 @@ static int delta_store_open(const struct vfs_delta_options *o, struct store **re
 			snprintf(error, IMAGE_ERROR_SIZE, "can't make a temporary file in %s: %s", o->dir, strerror(-r));
 		return r;
 	}
-	r = store_open(o->path, o->read_only ? STORE_READ_ONLY : 0, ret);
+	/* umount(8) returns before the daemon has written the last of it. */
+	for (unsigned tries = 0; tries < BUSY_TRIES; tries++) {
+		r = store_open(o->path, o->read_only ? STORE_READ_ONLY : 0, ret);
+		if (r != -EBUSY)
+			break;
+		usleep(BUSY_WAIT_US);
+	}
 	if (r == -ENOENT && !o->read_only) {
 		r = store_open(o->path, STORE_CREATE, ret);
 		*ret_new = true;
@@ -110,7 +119,7 @@ static int delta_store_open(const struct vfs_delta_options *o, struct store **re
 		*ret_new = true;
 	}
 	if (r == -EBUSY)
-		snprintf(error, IMAGE_ERROR_SIZE, "the delta %s is in use: another mount writes to it", o->path);
+		snprintf(error, IMAGE_ERROR_SIZE, "the delta %s is in use by another mount, or by fsck", o->path);
 	else if (r < 0)
 		snprintf(error, IMAGE_ERROR_SIZE, "can't open the delta %s: %s", o->path, strerror(-r));
 	return r;
