@@ -319,6 +319,7 @@ static int daemon_run(struct mount *m, int ready)
 	status = tracing_begin(m, vfs, &trace) < 0 ? MOUNT_USAGE : daemon_mount(m, vfs, &server);
 	if (status != MOUNT_OK) {
 		tracing_end(m, trace, false);
+		vfs_abandon(vfs);
 		vfs_free(vfs);
 		return status;
 	}

@@ -82,6 +82,7 @@ struct delta {
 	size_t logged_count, logged_capacity;
 	bool settling; /* lock: a checkpoint moves them out of the log: no others come before it is frozen */
 	uint64_t frames, replayed, checkpoints;
+	uint64_t alloc_end; /* replay: no frame takes pages from here on */
 	struct delta_salvage salvage;
 	bool log_no_content; /* replay ended before a frame whose content isn't there */
 	struct cond room;	  /* lock: the log has been shortened */

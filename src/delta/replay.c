@@ -79,6 +79,8 @@ static int apply_put(struct delta *d, const struct log_frame *f, const struct lo
 	}
 	if (rec->len > PINFS_DELTA_ITEM_MAX)
 		return -EUCLEAN;
+	if (rec->key.object >> 8 >= INO_MAX)
+		return -EUCLEAN;
 	if ((rec->key.object & 0xff) == PINFS_DELTA_INODE && rec->key.object >> 8)
 		d->next_ino = MAX(d->next_ino, (rec->key.object >> 8) + 1);
 	return tree_put(d->tree, rec->key, rec->value, rec->len);
@@ -86,12 +88,12 @@ static int apply_put(struct delta *d, const struct log_frame *f, const struct lo
 
 /* Pages are taken from low to high: none lies far behind all others, and the end of the delta. */
 #define ALLOC_MOST ((uint64_t)1 << 20)
+/* What a log may add to a delta in all, whose file the power cut perhaps left shorter: 256 GiB, for which the maps need 56 MiB. */
+#define ALLOC_SPAN ((uint64_t)1 << 26)
 
 static bool alloc_plausible(const struct delta *d, uint64_t first, uint64_t pages)
 {
-	uint64_t end = MAX(space_bits(d->space), store_size(d->store) / PINFS_PAGE_SIZE);
-
-	return pages <= ALLOC_MOST && first <= end + ALLOC_MOST;
+	return pages <= ALLOC_MOST && first <= d->alloc_end - pages;
 }
 
 static int apply_record(struct delta *d, const struct log_frame *f, const struct log_record *rec)
@@ -159,6 +161,8 @@ int replay_log(struct delta *d, char error[DELTA_ERROR_SIZE])
 		snprintf(error, DELTA_ERROR_SIZE, "its log has to be applied first: it was not unmounted; mount it without 'norecovery'");
 		return -EUCLEAN;
 	}
+	/* By what was there before: each frame could lead a little further. */
+	d->alloc_end = MAX(space_bits(d->space), store_size(d->store) / PINFS_PAGE_SIZE) + ALLOC_SPAN;
 	if (e == 0)
 		e = log_walk(d, true, apply_frame, &r);
 	/* Each of them needs a page to move to; not before all others that are used are known, or one of those would be promised. */

@@ -70,6 +70,7 @@ struct vfs {
 	struct delta *delta; /* NULL: read-only */
 	struct vfs_delta_options options;
 	char *delta_name;
+	bool delta_new;
 	struct mutex nodes_lock;
 	struct vfs_node *buckets[NODE_BUCKETS]; /* nodes_lock */
 	struct vfs_node *idle_newest, *idle_oldest;

@@ -148,6 +148,7 @@ static int delta_attach(struct vfs *v, const struct vfs_delta_options *o, char e
 	if (r < 0)
 		return r;
 	delta_options_fill(v, o, &options);
+	v->delta_new = new;
 	r = new ? delta_create(store, &options, &v->delta, why) : delta_open(store, &options, &v->delta, why);
 	if (r < 0) {
 		snprintf(error, IMAGE_ERROR_SIZE, "%.100s: %.300s", v->delta_name, why);
@@ -324,6 +325,12 @@ bool vfs_writable(const struct vfs *v)
 bool vfs_failed(const struct vfs *v)
 {
 	return v->delta && delta_failed(v->delta);
+}
+
+void vfs_abandon(struct vfs *v)
+{
+	if (v->delta && v->delta_new && v->options.path)
+		unlink(v->options.path);
 }
 
 struct delta *vfs_delta(const struct vfs *v)

@@ -157,6 +157,8 @@ void vfs_read_end(struct vfs *vfs, struct vfs_read *read, bool kept);
 /* ---- writable mounts; on others all of it is -EROFS ---- */
 
 bool vfs_writable(const struct vfs *vfs);
+/* What it was opened for came to nothing: a delta that is new goes. Before vfs_free(), while its options' path is still there. */
+void vfs_abandon(struct vfs *vfs);
 /* NULL: there is none. */
 struct delta *vfs_delta(const struct vfs *vfs);
 /* Went down (vfs_shutdown), or the disk has failed: only reading goes on, if that. */
