@@ -51,6 +51,8 @@ static void mount_help(void)
 	     "       delta=FILE              …are kept in this file; with ro: are shown\n"
 	     "       ephemeral               …are kept until it is unmounted\n"
 	     "       size=SIZE               …may take so much room\n"
+	     "       norecovery              refuse changes that were not unmounted, instead of recovering them\n"
+	     "       noatime, strictatime    access times of what is read: never, always (default: relatime)\n"
 	     "       uid=N, gid=N            show everything as owned by this user, this group\n"
 	     "       uidmap=FROM:TO[:COUNT]  show some owners as others; gidmap= likewise; several with ';' between\n"
 	     "       allow_other             other users may look, too (default if root mounts: noallow_other)\n"

@@ -95,7 +95,7 @@ static int share_some(struct vfs *v, uint64_t from, uint64_t page, struct vfs_in
 	return r;
 }
 
-/* What share_pages() is to do, once the target's old pages have left the cache and nobody can read new ones. */
+/* What node_share() is to do, once the target's old pages have left the cache and nobody can read new ones. */
 struct vfs_share {
 	uint64_t from, page, to_page, count;
 	uint64_t done; /* pages */
