@@ -810,8 +810,11 @@ int vfs_seek(struct vfs *v, uint64_t ino, uint64_t offset, bool hole, uint64_t *
 	n = v->delta ? node_find(v, ino) : NULL;
 	if (n) {
 		if (n->mapping && cache_mapping_dirty(n->mapping))
-			cache_sync(n->mapping, 0, UINT64_MAX, NULL);
+			r = cache_sync(n->mapping, 0, UINT64_MAX, NULL);
 		node_put(n);
+		/* Better no answer than one that calls it a hole. */
+		if (r < 0)
+			return r;
 	}
 	vfs_lock(v);
 	r = inode_load(v, ino, &inode);
