@@ -349,8 +349,6 @@ static void checkpoint_end(struct delta *d, struct checkpoint *c, int error)
 	cond_broadcast(&d->room);
 }
 
-/* Free runs of at least so many pages go back to the disk after a checkpoint; smaller ones wait to be used again. */
-#define PUNCH_LEAST 32u
 /* So many pages stay, so that what is written over and over again needs nothing new of the disk. */
 #define PUNCH_KEEP 4096u
 

@@ -127,6 +127,14 @@ void delta_close(struct delta *d)
 {
 	struct store *store = d ? d->store : NULL;
 
+	/* What the disk was asked for ahead is nobody's any more. Failure means that it stays. */
+	if (d && !d->options.read_only && !a64_read(&d->failed)) {
+		uint64_t given;
+
+		thread_end(d);
+		space_set_own(d->space, 0);
+		space_trim(d->space, 0, UINT64_MAX, PUNCH_LEAST, &given);
+	}
 	delta_drop(d);
 	store_close(store);
 }
@@ -197,6 +205,7 @@ int delta_create(struct store *store, const struct delta_options *o, struct delt
 		r = delta_thread_start(d);
 	if (r < 0)
 		goto fail;
+	txn_ask_ahead(d);
 	*ret = d;
 	return 0;
 fail:
@@ -411,6 +420,7 @@ int delta_open(struct store *store, const struct delta_options *o, struct delta 
 			snprintf(error, DELTA_ERROR_SIZE, "%s", r == -EUCLEAN ? "it is damaged; fsck.pinfs says more" : strerror(-r));
 		return r;
 	}
+	txn_ask_ahead(d);
 	*ret = d;
 	return 0;
 }

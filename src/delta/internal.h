@@ -22,6 +22,8 @@
 #define UNDO_RESERVE 16u
 /* Pages that are kept for the next checkpoint beside those of its dirty nodes. */
 #define CHECKPOINT_MARGIN 96u
+/* Free runs of at least so many pages go back to the disk, after a checkpoint and in the end; smaller ones wait to be used again. */
+#define PUNCH_LEAST 32u
 /* So many bytes of dirty nodes are too much. */
 #define DIRTY_NODES_MOST ((size_t)(48u << 20) / PINFS_DELTA_NODE_SIZE)
 
@@ -145,6 +147,10 @@ int txn_free(struct delta *delta, uint64_t first, uint64_t pages);
 int txn_files(struct delta *delta);
 /* As delta_begin(), for a checkpoint: it makes no room, which others have left for it. */
 int txn_begin_settle(struct delta *delta);
+/*
+ * Has the disk promise what the first transaction needs, so that no change waits for that. Of errors that transaction hears.
+ */
+void txn_ask_ahead(struct delta *delta);
 /* Bytes of the log that settling a page may take. */
 #define SETTLE_RECORDS 512u
 void txn_destroy(struct txn *txn);

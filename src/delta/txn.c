@@ -4,6 +4,8 @@
 
 /* So many pages that only wait for a checkpoint are worth one. */
 #define WAITING_MOST ((64u << 20) / PINFS_PAGE_SIZE)
+/* What the first changes may want for content. */
+#define FIRST_PAGES 64u
 #define HEAD (PINFS_PAGE_SIZE + sizeof(struct pinfs_delta_frame))
 
 static int array_room(uint8_t **p, size_t *capacity, size_t want)
@@ -201,6 +203,15 @@ static int txn_reset(struct delta *d)
 static uint64_t checkpoint_pages(const struct delta *d, unsigned more)
 {
 	return (tree_dirty(d->tree) + more) * PINFS_DELTA_NODE_PAGES + d->map_pages + CHECKPOINT_MARGIN;
+}
+
+void txn_ask_ahead(struct delta *d)
+{
+	if (d->options.read_only)
+		return;
+	mutex_lock(&d->lock);
+	space_set_own(d->space, checkpoint_pages(d, TXN_NODES) + FIRST_PAGES);
+	mutex_unlock(&d->lock);
 }
 
 /* Makes room in the log and for the checkpoint: called under the lock, which it may drop. */
