@@ -26,6 +26,7 @@
 #define PINFS_DELTA_VERSION_MINOR 0
 
 #define PINFS_DELTA_SUPERS 4u
+#define PINFS_DELTA_LOG_END_MAX (1u << 20) /* the log ends before this page: within the first 4 GiB */
 #define PINFS_DELTA_NODE_SIZE 16384u
 #define PINFS_DELTA_NODE_PAGES (PINFS_DELTA_NODE_SIZE / PINFS_PAGE_SIZE)
 #define PINFS_DELTA_ITEM_MAX 3900u    /* bytes of an item's value */

@@ -64,7 +64,8 @@ struct cache {
 	struct cache_mapping **mappings; /* mappings_lock; by number, from 1 */
 	size_t mappings_size;		 /* mappings_lock */
 	uint32_t mappings_hint;		 /* mappings_lock */
-	uint32_t mappings_dirty;	 /* mappings_lock: the last one that mapping_next_dirty() gave */
+	struct cache_mapping *dirty_first, *dirty_last; /* mappings_lock: those with dirty pages */
+	size_t dirty_mappings;		 /* mappings_lock: how many */
 
 	struct mutex reclaim_lock;
 	struct queue young, cold; /* reclaim_lock. First in, first out */
@@ -133,6 +134,8 @@ struct cache_mapping {
 	struct a32 failed;   /* pages whose writeback has failed, ever */
 	struct a32 writers;  /* batches whose writeback is under way */
 	struct a32 users;    /* who works on it without holding one of its folios; see mapping_next_dirty() */
+	struct cache_mapping *dirty_prev, *dirty_next; /* cache.mappings_lock */
+	bool dirty_listed;   /* cache.mappings_lock */
 	bool ending;	     /* cache.mappings_lock: nobody becomes a user any more */
 
 	struct mutex rmap_lock;
@@ -229,6 +232,8 @@ void mapping_account_dirty(struct cache_mapping *mapping, struct folio *folio, i
 bool mapping_redirty(struct cache_mapping *mapping, struct folio *folio, struct folio *page);
 /* Some mapping with dirty pages, that stays until mapping_put(); NULL: none. */
 struct cache_mapping *mapping_next_dirty(struct cache *cache);
+/* How many there are, or a few more. */
+size_t mapping_count_dirty(struct cache *cache);
 void mapping_put(struct cache_mapping *mapping);
 /* Has every address range write-protect, or drop, these pages. Sleeps. */
 void mapping_mkclean(struct cache_mapping *mapping, uint64_t page, unsigned count);

@@ -101,6 +101,49 @@ int cache_mapping_new(struct cache *c, const struct cache_ops *ops, void *owner,
 	return 0;
 }
 
+/* Those that have dirty pages are in a list, which may have some that have none any more. Under mappings_lock. */
+
+static void dirty_unlink(struct cache *c, struct cache_mapping *m)
+{
+	if (!m->dirty_listed)
+		return;
+	*(m->dirty_prev ? &m->dirty_prev->dirty_next : &c->dirty_first) = m->dirty_next;
+	*(m->dirty_next ? &m->dirty_next->dirty_prev : &c->dirty_last) = m->dirty_prev;
+	m->dirty_prev = m->dirty_next = NULL;
+	m->dirty_listed = false;
+	c->dirty_mappings--;
+}
+
+static void dirty_append(struct cache *c, struct cache_mapping *m)
+{
+	m->dirty_prev = c->dirty_last;
+	*(m->dirty_prev ? &m->dirty_prev->dirty_next : &c->dirty_first) = m;
+	c->dirty_last = m;
+	m->dirty_listed = true;
+	c->dirty_mappings++;
+}
+
+/* After its count has become more than nothing: whoever found nothing before that, and took it off the list, came before us. */
+static void dirty_note(struct cache_mapping *m)
+{
+	struct cache *c = m->cache;
+
+	mutex_lock(&c->mappings_lock);
+	if (!m->dirty_listed)
+		dirty_append(c, m);
+	mutex_unlock(&c->mappings_lock);
+}
+
+size_t mapping_count_dirty(struct cache *c)
+{
+	size_t n;
+
+	mutex_lock(&c->mappings_lock);
+	n = c->dirty_mappings;
+	mutex_unlock(&c->mappings_lock);
+	return n;
+}
+
 void cache_mapping_free(struct cache_mapping *m)
 {
 	struct cache *c;
@@ -118,6 +161,7 @@ void cache_mapping_free(struct cache_mapping *m)
 	mapping_drop(m);
 	assert(!m->rmaps && !m->folios && !a64_read(&m->dirty));
 	mutex_lock(&c->mappings_lock);
+	dirty_unlink(c, m);
 	c->mappings[m->number] = NULL;
 	mutex_unlock(&c->mappings_lock);
 	mutex_destroy(&m->stream_lock);
@@ -128,18 +172,20 @@ void cache_mapping_free(struct cache_mapping *m)
 
 struct cache_mapping *mapping_next_dirty(struct cache *c)
 {
-	struct cache_mapping *m = NULL;
+	struct cache_mapping *m, *next;
 
 	mutex_lock(&c->mappings_lock);
-	for (size_t i = 1; !m && i < c->mappings_size; i++) {
-		struct cache_mapping *k = c->mappings[1 + (c->mappings_dirty + i - 1) % (c->mappings_size - 1)];
-
-		if (k && !k->ending && a64_read(&k->dirty))
-			m = k;
+	for (m = c->dirty_first; m; m = next) {
+		next = m->dirty_next;
+		if (!a64_read(&m->dirty))
+			dirty_unlink(c, m);
+		else if (!m->ending)
+			break;
 	}
 	if (m) {
 		/* The next time another one's turn comes first. */
-		c->mappings_dirty = m->number;
+		dirty_unlink(c, m);
+		dirty_append(c, m);
 		a32_fetch_add(&m->users, 1);
 	}
 	mutex_unlock(&c->mappings_lock);
@@ -359,6 +405,8 @@ void mapping_account_dirty(struct cache_mapping *m, struct folio *f, int n)
 		a64_set(&m->dirty_since, flusher_now());
 	index_mark_locked(&m->cache->nodes, &m->index, f->unit, folio_dirty(f));
 	mutex_unlock(&m->lock);
+	if (first)
+		dirty_note(m);
 	all = a64_fetch_add(&m->cache->dirty, (uint64_t)(int64_t)n) + (uint64_t)(int64_t)n;
 	if (first || (n > 0 && all > m->cache->dirty_background))
 		flusher_wake(m->cache);
@@ -379,6 +427,8 @@ bool mapping_redirty(struct cache_mapping *m, struct folio *f, struct folio *pag
 		index_mark_locked(&m->cache->nodes, &m->index, f->unit, true);
 	}
 	mutex_unlock(&m->lock);
+	if (first)
+		dirty_note(m);
 	if (clean)
 		a64_fetch_add(&m->cache->dirty, 1);
 	/* It may have looked while nothing was dirty, but something being written. */

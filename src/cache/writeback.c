@@ -397,21 +397,11 @@ static int writeback_range(struct cache_mapping *m, uint64_t first, uint64_t end
 /* A few: whoever does it wants memory, not to clean up. */
 #define MEMORY_PAGES 32u
 
-static size_t mappings_count(struct cache *c)
-{
-	size_t n;
-
-	mutex_lock(&c->mappings_lock);
-	n = c->mappings_size;
-	mutex_unlock(&c->mappings_lock);
-	return n;
-}
-
 /* Some mapping writes at most about `most` of its dirty pages. How many; or -errno, if none could. */
 static int writeback_some(struct cache *c, enum purpose why, unsigned most)
 {
 	struct cache_mapping *m;
-	size_t n = mappings_count(c);
+	size_t n = mapping_count_dirty(c);
 	int r = 0;
 
 	/* Each once: all that is dirty in one may be pinned, or can't be written. */
@@ -435,7 +425,7 @@ bool writeback_for_memory(struct cache *c)
 
 /* ---- not too much at once ---- */
 
-#define THROTTLE_BATCH 64u
+#define THROTTLE_BATCH 256u
 
 int cache_throttle(struct cache_mapping *m)
 {
@@ -470,7 +460,7 @@ void writeback_background(struct cache *c, size_t pages)
 void writeback_old(struct cache *c, uint64_t before)
 {
 	struct cache_mapping *m;
-	size_t n = mappings_count(c);
+	size_t n = mapping_count_dirty(c);
 
 	/* Each mapping's turn comes once. */
 	while (n-- && (m = mapping_next_dirty(c))) {

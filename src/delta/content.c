@@ -169,8 +169,17 @@ struct piece {
 	uint8_t small[PINFS_DELTA_INLINE_MAX]; /* INLINE */
 };
 
+/* What a writer needs, kept for the next one: memory that is fresh from the system costs more than what is done with it. */
+struct writer_memory {
+	struct writer_memory *next;
+	struct codec_context *codec;
+	uint8_t *buf; /* GROUP pages, on a page's boundary */
+	struct piece pieces[GROUP + 1];
+};
+
 struct writer {
 	struct delta *d;
+	struct writer_memory *memory;
 	const struct delta_write *w;
 	int (*update)(void *context, struct delta_inode *inode, uint64_t end);
 	void *context;
@@ -202,18 +211,35 @@ static bool encode_inline(struct writer *w, const uint8_t *data, size_t len, str
 	return true;
 }
 
+/* Pages in one piece: where they are, if they lie in a row, else in `buf`. */
+static const uint8_t *in_a_row(const uint8_t *const *data, unsigned n, uint8_t *buf)
+{
+	unsigned i = 1;
+
+	while (i < n && data[i] == data[0] + (size_t)i * PINFS_PAGE_SIZE)
+		i++;
+	if (i == n)
+		return data[0];
+	for (i = 0; i < n; i++)
+		memcpy(buf + (size_t)i * PINFS_PAGE_SIZE, data[i], PINFS_PAGE_SIZE);
+	return buf;
+}
+
 /* Pages [first, first + n) of the write, to `to`. */
 static void encode(struct writer *w, unsigned first, unsigned n, uint8_t *to, struct piece *p)
 {
 	size_t len = (size_t)n * PINFS_PAGE_SIZE, packed = 0;
-	uint8_t raw[CHUNK_BYTES];
+	uint8_t buf[CHUNK_BYTES];
+	const uint8_t *raw;
 
-	*p = (struct piece){.page = w->w->page + first, .pages = n};
-	p->e.pages = pinfs_put32(n);
+	p->page = w->w->page + first;
+	p->pages = n;
+	p->stored = NULL;
+	p->stored_pages = 0;
+	p->e = (struct pinfs_delta_extent){.pages = pinfs_put32(n)};
 	if (w->w->whole && w->w->page == 0 && w->w->count == 1 && encode_inline(w, w->w->data[first], PINFS_PAGE_SIZE, p))
 		return;
-	for (unsigned i = 0; i < n; i++)
-		memcpy(raw + (size_t)i * PINFS_PAGE_SIZE, w->w->data[first + i], PINFS_PAGE_SIZE);
+	raw = in_a_row(w->w->data + first, n, buf);
 	p->stored = to;
 	if (n > 1)
 		packed = codec_compress_lz4(w->codec, raw, len, to, len - PINFS_PAGE_SIZE);
@@ -485,20 +511,85 @@ static int write_logged(struct writer *w)
 
 /* ---- all ways ---- */
 
+/* So many are kept: the flusher's, and one of who has to write himself. */
+#define WRITERS_KEPT 2u
+
+static void memory_free(struct writer_memory *m)
+{
+	if (!m)
+		return;
+	codec_context_free(m->codec);
+	free(m->buf);
+	free(m);
+}
+
+void content_free_writers(struct delta *d)
+{
+	while (d->writers) {
+		struct writer_memory *m = d->writers;
+
+		d->writers = m->next;
+		memory_free(m);
+	}
+	d->writers_count = 0;
+}
+
+static int memory_new(struct writer_memory **ret)
+{
+	struct writer_memory *m = malloc(sizeof(*m));
+	int r;
+
+	if (!m)
+		return -ENOMEM;
+	m->codec = NULL;
+	m->buf = aligned_alloc(PINFS_PAGE_SIZE, (size_t)GROUP * PINFS_PAGE_SIZE);
+	r = m->buf ? codec_context_new(CODEC_LEVEL_FAST, &m->codec) : -ENOMEM;
+	if (r < 0) {
+		memory_free(m);
+		return r;
+	}
+	*ret = m;
+	return 0;
+}
+
 static int writer_init(struct writer *w)
 {
-	int r = codec_context_new(CODEC_LEVEL_FAST, &w->codec);
+	struct delta *d = w->d;
+	int r;
 
-	w->buf = malloc((size_t)GROUP * PINFS_PAGE_SIZE);
-	w->pieces = malloc((GROUP + 1) * sizeof(*w->pieces));
-	return r < 0 ? r : w->buf && w->pieces ? 0 : -ENOMEM;
+	mutex_lock(&d->lock);
+	w->memory = d->writers;
+	if (w->memory) {
+		d->writers = w->memory->next;
+		d->writers_count--;
+	}
+	mutex_unlock(&d->lock);
+	if (!w->memory) {
+		r = memory_new(&w->memory);
+		if (r < 0)
+			return r;
+	}
+	w->codec = w->memory->codec;
+	w->buf = w->memory->buf;
+	w->pieces = w->memory->pieces;
+	return 0;
 }
 
 static void writer_destroy(struct writer *w)
 {
-	codec_context_free(w->codec);
-	free(w->buf);
-	free(w->pieces);
+	struct delta *d = w->d;
+
+	if (!w->memory)
+		return;
+	mutex_lock(&d->lock);
+	if (d->writers_count < WRITERS_KEPT) {
+		w->memory->next = d->writers;
+		d->writers = w->memory;
+		d->writers_count++;
+		w->memory = NULL;
+	}
+	mutex_unlock(&d->lock);
+	memory_free(w->memory);
 }
 
 /* How many pages from `first` on are of one sort: with places of their own (*ret_start), or without (0). */

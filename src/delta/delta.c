@@ -111,6 +111,7 @@ static void delta_drop(struct delta *d)
 	tree_free(d->tree);
 	space_free_all(d->space);
 	txn_destroy(&d->txn);
+	content_free_writers(d);
 	free(d->logged);
 	mem_free(d->map);
 	cond_destroy(&d->room);
@@ -308,7 +309,8 @@ static bool super_plausible(const struct pinfs_delta_super *s)
 	uint64_t first = pinfs_get64(s->log_first), pages = pinfs_get64(s->log_pages), bytes = pages * PINFS_PAGE_SIZE;
 	uint64_t root = pinfs_get64(s->root.page), height = pinfs_get32(s->height), most = (uint64_t)INT64_MAX / PINFS_PAGE_SIZE / 2;
 
-	return first >= PINFS_DELTA_SUPERS && first < most && pages >= LOG_LEAST / PINFS_PAGE_SIZE / 4 && pages < most &&
+	return first >= PINFS_DELTA_SUPERS && first < PINFS_DELTA_LOG_END_MAX && pages >= LOG_LEAST / PINFS_PAGE_SIZE / 4 &&
+		pages <= PINFS_DELTA_LOG_END_MAX - first &&
 		pinfs_get64(s->log_start) <= bytes && pinfs_get64(s->log_start) % 8 == 0 && height <= PINFS_DELTA_HEIGHT_MAX &&
 		!root == !height && root < most && pinfs_get64(s->map_first) < most && pinfs_get64(s->map_bits) < most &&
 		pinfs_get64(s->map_pages) < most && pinfs_get64(s->next_ino) < INO_MAX && pinfs_get64(s->generation) < INT64_MAX;

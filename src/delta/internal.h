@@ -82,6 +82,8 @@ struct delta {
 		uint64_t ino, page;
 	} *logged;
 	size_t logged_count, logged_capacity;
+	struct writer_memory *writers; /* lock: that nobody uses now */
+	unsigned writers_count;
 	bool settling; /* lock: a checkpoint moves them out of the log: no others come before it is frozen */
 	uint64_t frames, replayed, checkpoints;
 	uint64_t alloc_end; /* replay: no frame takes pages from here on */
@@ -216,6 +218,7 @@ int extent_put_in_place(struct delta *delta, struct delta_inode *inode, uint64_t
 int extent_checksums(struct delta *delta, uint64_t ino, uint64_t page, unsigned count, const struct delta_extent *expected, uint64_t *ret);
 /* An INLINE extent's bytes: its length, and what they are. -ESTALE */
 int extent_inline(struct delta *delta, uint64_t ino, uint64_t page, uint8_t buf[PINFS_DELTA_INLINE_MAX], uint32_t *ret_len, bool *ret_lz4);
+void content_free_writers(struct delta *delta);
 /* A page of the file lies in the log alone. -ENOMEM */
 int logged_note(struct delta *delta, uint64_t ino, uint64_t page);
 

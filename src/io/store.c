@@ -14,6 +14,8 @@ struct store {
 	void *context;
 	uint64_t size;
 	int fd; /* of fd_ops */
+	int direct_fd;	  /* the same, past the page cache; -1 */
+	atomic_bool direct; /* that works */
 	atomic_uint_fast64_t reads, read_bytes, writes, written_bytes, flushes, punched_bytes;
 };
 
@@ -27,11 +29,29 @@ static ssize_t fd_pread(void *context, void *buf, size_t len, uint64_t offset)
 	return n < 0 ? -errno : n;
 }
 
+/* Much that is written at once is not read again soon: the page cache would cost more than the disk. */
+#define DIRECT_LEAST ((size_t)64 << 10)
+#define DIRECT_ALIGN 4096u
+
+static bool for_direct(const struct store *s, const void *buf, size_t len, uint64_t offset)
+{
+	return len >= DIRECT_LEAST && !(((uintptr_t)buf | len | offset) % DIRECT_ALIGN) &&
+		atomic_load_explicit(&s->direct, memory_order_relaxed);
+}
+
 static ssize_t fd_pwrite(void *context, const void *buf, size_t len, uint64_t offset)
 {
 	struct store *s = context;
-	ssize_t n = pwrite(s->fd, buf, len, (off_t)offset);
+	ssize_t n;
 
+	if (for_direct(s, buf, len, offset)) {
+		n = pwrite(s->direct_fd, buf, len, (off_t)offset);
+		if (n >= 0 || (errno != EINVAL && errno != EOPNOTSUPP && errno != EIO))
+			return n < 0 ? -errno : n;
+		/* It wants other boundaries, or can't at all. (EIO: the page cache could not be kept out of it; a bad disk says so again.) */
+		atomic_store_explicit(&s->direct, errno == EIO, memory_order_relaxed);
+	}
+	n = pwrite(s->fd, buf, len, (off_t)offset);
 	return n < 0 ? -errno : n;
 }
 
@@ -89,6 +109,8 @@ static void fd_close(void *context)
 {
 	struct store *s = context;
 
+	if (s->direct_fd >= 0)
+		close(s->direct_fd);
 	close(s->fd);
 }
 
@@ -115,7 +137,7 @@ static int store_new(const struct store_ops *ops, void *context, uint64_t size, 
 	s->ops = ops;
 	s->context = context ? context : s;
 	s->size = size;
-	s->fd = -1;
+	s->fd = s->direct_fd = -1;
 	*ret = s;
 	return 0;
 }
@@ -133,6 +155,16 @@ static int lock_file(int fd, bool shared)
 	return 0;
 }
 
+/* A second descriptor of the same file. Where there can't be one, all goes through the page cache. */
+static void open_direct(struct store *s)
+{
+	char path[sizeof("/proc/self/fd/") + 11];
+
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", s->fd);
+	s->direct_fd = open(path, O_WRONLY | O_DIRECT | O_CLOEXEC);
+	atomic_init(&s->direct, s->direct_fd >= 0);
+}
+
 static int adopt(int fd, struct store **ret)
 {
 	struct store *s;
@@ -147,6 +179,8 @@ static int adopt(int fd, struct store **ret)
 	if (r < 0)
 		return r;
 	s->fd = fd;
+	if ((fcntl(fd, F_GETFL) & O_ACCMODE) == O_RDWR)
+		open_direct(s);
 	*ret = s;
 	return 0;
 }

@@ -5,7 +5,8 @@
  * Used by: delta, tests. Uses: base.
  *
  * Reads and writes go through the kernel's page cache, so it works on every filesystem, and a frame of the log that was
- * written survives the death of the process. Everything is thread safe. Errors are returned as -errno.
+ * written survives the death of the process; but much that is written at once, from and to a page's boundary, goes past the
+ * cache where the filesystem allows that (O_DIRECT), which is several times faster. It is not durable before the next flush either. Everything is thread safe. Errors are returned as -errno.
  *
  * What lies below is a table: tests record what is written (and cut the power at any point of it), or make it fail.
  */
