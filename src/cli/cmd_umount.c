@@ -229,7 +229,7 @@ static void daemon_wait(int pidfd, const char *dir)
 		if (r < 0 && errno != EINTR)
 			return;
 		if (r == 0) {
-			log_info("%s is unmounted; waiting for its daemon, which another mount namespace may still use", dir);
+			log_info("%s is unmounted; waiting for its daemon, which still writes, or serves another mount namespace", dir);
 			timeout = -1;
 		}
 	}
