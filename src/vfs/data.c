@@ -504,6 +504,9 @@ ssize_t vfs_write(struct vfs *v, uint64_t ino, uint64_t offset, const void *buf,
 		r = write_locked(n, offset, buf, len, &done);
 	if (done && !(flags & VFS_WRITE_CACHED))
 		node_touch(n);
+	/* Of a writeback the kernel doesn't look at how much was written: all of it, or it would never hear of the rest. */
+	if (r < 0 && flags & VFS_WRITE_PAGE)
+		done = 0;
 	mutex_unlock(&n->lock);
 	if (done && flags & (VFS_WRITE_SYNC | VFS_WRITE_DSYNC)) {
 		int e = node_sync(n, NULL);
