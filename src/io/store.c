@@ -2,11 +2,17 @@
 #include "io/store.h"
 
 #include <fcntl.h>
+#include <linux/fiemap.h>
+#include <linux/fs.h>
 #include <stdatomic.h>
 #include <sys/file.h>
+#include <sys/ioctl.h>
 #include <sys/stat.h>
+#include <sys/statfs.h>
 #include <sys/statvfs.h>
+#include <linux/magic.h>
 
+#include "base/log.h"
 #include "base/sync.h"
 
 struct store {
@@ -105,6 +111,54 @@ static int fd_hole(void *context, uint64_t offset, uint64_t *ret)
 	return 0;
 }
 
+/* Where an extent lies may change when it is written, or it may be a promise only. */
+#define MOVES (FIEMAP_EXTENT_UNKNOWN | FIEMAP_EXTENT_DELALLOC | FIEMAP_EXTENT_ENCODED | FIEMAP_EXTENT_DATA_INLINE | FIEMAP_EXTENT_DATA_TAIL | FIEMAP_EXTENT_SHARED)
+
+/* What was written already is written elsewhere the next time: all files of some filesystems, unless they are told not to. */
+static bool copies_on_write(struct store *s)
+{
+	struct statfs fs;
+	int flags;
+
+	if (fstatfs(s->fd, &fs) < 0 || fs.f_type != BTRFS_SUPER_MAGIC)
+		return false;
+	return ioctl(s->fd, FS_IOC_GETFLAGS, &flags) < 0 || !(flags & FS_NOCOW_FL);
+}
+
+static int fd_placed(void *context, uint64_t offset, uint64_t *ret_first, uint64_t *ret_len)
+{
+	struct store *s = context;
+	bool cow = copies_on_write(s);
+	struct {
+		struct fiemap map;
+		struct fiemap_extent extents[64];
+	} f;
+
+	for (;;) {
+		memset(&f, 0, sizeof(f));
+		f.map.fm_start = offset;
+		f.map.fm_length = FIEMAP_MAX_OFFSET - offset;
+		f.map.fm_extent_count = ARRAY_SIZE(f.extents);
+		if (ioctl(s->fd, FS_IOC_FIEMAP, &f.map) < 0)
+			return errno == ENOTTY || errno == EBADR ? -EOPNOTSUPP : -errno;
+		if (!f.map.fm_mapped_extents)
+			return -ENXIO;
+		for (uint32_t i = 0; i < f.map.fm_mapped_extents; i++) {
+			const struct fiemap_extent *e = &f.map.fm_extents[i];
+			uint64_t first = MAX((uint64_t)e->fe_logical, offset), end = e->fe_logical + e->fe_length;
+
+			if (!(e->fe_flags & MOVES) && end > first && (!cow || e->fe_flags & FIEMAP_EXTENT_UNWRITTEN)) {
+				*ret_first = first;
+				*ret_len = end - first;
+				return 0;
+			}
+			offset = MAX(offset, end);
+			if (e->fe_flags & FIEMAP_EXTENT_LAST)
+				return -ENXIO;
+		}
+	}
+}
+
 static void fd_close(void *context)
 {
 	struct store *s = context;
@@ -123,6 +177,7 @@ static const struct store_ops fd_ops = {
 	.allocate = fd_allocate,
 	.available = fd_available,
 	.hole = fd_hole,
+	.placed = fd_placed,
 	.close = fd_close,
 };
 
@@ -185,6 +240,21 @@ static int adopt(int fd, struct store **ret)
 	return 0;
 }
 
+/*
+ * Where each write would go to a new place (btrfs), what the delta writes over, its log, could fail for want of space at any time; and each of
+ * its pages has a checksum already. Others know no such flag. Only as long as the file is empty.
+ */
+static void write_in_place(int fd)
+{
+	int flags;
+
+	if (ioctl(fd, FS_IOC_GETFLAGS, &flags) < 0 || flags & FS_NOCOW_FL)
+		return;
+	flags |= FS_NOCOW_FL;
+	if (ioctl(fd, FS_IOC_SETFLAGS, &flags) < 0)
+		log_debug("the delta is copied on write: %s", strerror(errno));
+}
+
 int store_open(const char *path, unsigned flags, struct store **ret)
 {
 	bool read_only = flags & STORE_READ_ONLY;
@@ -196,6 +266,8 @@ int store_open(const char *path, unsigned flags, struct store **ret)
 	if (fd < 0)
 		return -errno;
 	r = lock_file(fd, read_only);
+	if (r == 0 && flags & STORE_CREATE)
+		write_in_place(fd);
 	if (r == 0)
 		r = adopt(fd, ret);
 	if (r < 0)
@@ -218,6 +290,7 @@ int store_open_unnamed(const char *dir, struct store **ret)
 	}
 	if (fd < 0)
 		return -errno;
+	write_in_place(fd);
 	r = adopt(fd, ret);
 	if (r < 0)
 		close(fd);
@@ -325,6 +398,11 @@ int store_available(struct store *s, uint64_t *ret)
 int store_hole(struct store *s, uint64_t offset, uint64_t *ret)
 {
 	return s->ops->hole(s->context, offset, ret);
+}
+
+int store_placed(struct store *s, uint64_t offset, uint64_t *ret_first, uint64_t *ret_len)
+{
+	return s->ops->placed ? s->ops->placed(s->context, offset, ret_first, ret_len) : -EOPNOTSUPP;
 }
 
 void store_get_stats(const struct store *s, struct store_stats *ret)

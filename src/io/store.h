@@ -33,6 +33,8 @@ struct store_ops {
 	int (*available)(void *context, uint64_t *ret);
 	/* From `offset` on: the first byte that was never written, or given back. */
 	int (*hole)(void *context, uint64_t offset, uint64_t *ret);
+	/* The first run behind `offset` that has its place on the disk and is written there, so that it needs no more. -ENXIO: there is none. May be NULL. */
+	int (*placed)(void *context, uint64_t offset, uint64_t *ret_first, uint64_t *ret_len);
 	void (*close)(void *context);
 };
 
@@ -63,6 +65,8 @@ int store_punch(struct store *store, uint64_t offset, uint64_t len);
 int store_allocate(struct store *store, uint64_t offset, uint64_t len);
 int store_available(struct store *store, uint64_t *ret);
 int store_hole(struct store *store, uint64_t offset, uint64_t *ret);
+/* -EOPNOTSUPP: nobody knows. */
+int store_placed(struct store *store, uint64_t offset, uint64_t *ret_first, uint64_t *ret_len);
 
 struct store_stats {
 	uint64_t reads, read_bytes, writes, written_bytes, flushes, punched_bytes;
