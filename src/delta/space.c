@@ -29,6 +29,7 @@ struct space {
 	uint64_t hint;	   /* word where a search begins */
 	uint64_t own;	   /* pages kept for the next checkpoint: its nodes and map are written before the old ones are free */
 	bool unsure;	   /* the disk promises nothing: everything counts as backed */
+	bool looked;	   /* what already has its place on the disk counts as backed */
 };
 
 static bool bit_get(const uint64_t *map, uint64_t page)
@@ -143,6 +144,29 @@ static uint64_t find_unbacked(const struct space *s, uint64_t most, uint64_t *re
 	return MIN(most, s->limit - p);
 }
 
+/*
+ * Free pages that the file has from earlier: its owner before a crash, or this one, had them promised. Some filesystems want as much free space
+ * again as they are asked to promise, even if it is there (XFS), so where there is none left, this is the only way to know.
+ */
+static bool back_placed(struct space *s)
+{
+	uint64_t at = s->first * PINFS_PAGE_SIZE, end = MIN(s->limit, store_size(s->store) / PINFS_PAGE_SIZE), before = s->ready, first, len;
+
+	if (s->looked || s->unsure || maps_grow(s, end) < 0)
+		return false;
+	s->looked = true;
+	while (store_placed(s->store, at, &first, &len) == 0) {
+		uint64_t from = DIV_ROUND_UP(first, PINFS_PAGE_SIZE), to = MIN((first + len) / PINFS_PAGE_SIZE, end);
+
+		if (from < to)
+			back_pages(s, from, to - from);
+		if (to >= end)
+			break;
+		at = first + len;
+	}
+	return s->ready > before;
+}
+
 /* Has the disk promise some more pages. */
 static int back_more(struct space *s, uint64_t want)
 {
@@ -167,7 +191,11 @@ static int back_more(struct space *s, uint64_t want)
 			return 0;
 		}
 		/* As much as there is left, then nothing more. A limit of files' sizes (EFBIG) is like one of the disk's. */
-		if ((r != -ENOSPC && r != -EDQUOT && r != -EFBIG) || n <= BACK_LEAST)
+		if (r != -ENOSPC && r != -EDQUOT && r != -EFBIG)
+			return r;
+		if (back_placed(s))
+			return 0;
+		if (n <= BACK_LEAST)
 			return r;
 		most = MAX(n / 4, (uint64_t)BACK_LEAST);
 	}
