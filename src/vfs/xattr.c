@@ -241,7 +241,11 @@ int vfs_removexattr(struct vfs *v, uint64_t ino, const char *name)
 
 	if (!vfs_writable(v))
 		return -EROFS;
-	r = delta_begin(v->delta, 0);
+	/* It makes room, unless those of the image have to be copied first. */
+	vfs_lock(v);
+	r = inode_load(v, ino, &inode);
+	vfs_unlock(v);
+	r = delta_begin(v->delta, r == 0 && inode.i.own_xattrs ? DELTA_SHRINKS : 0);
 	if (r < 0)
 		return r;
 	r = inode_load(v, ino, &inode);
