@@ -432,6 +432,9 @@ static int prepare(struct vfs_node *n, unsigned flags, struct vfs_inode *ret)
 	bool kill = false;
 	int r;
 
+	/* Or the cache would show changes that nobody can keep. */
+	if (delta_failed(v->delta))
+		return delta_failed(v->delta);
 	vfs_lock(v);
 	r = inode_load(v, n->ino, ret);
 	/* Asked for by the kernel with each write of who is not privileged: there is hardly ever something to take away. */
