@@ -142,6 +142,40 @@ static int apply_frame(void *context, const struct log_frame *f)
 	return 0;
 }
 
+static int logged_compare(const void *a, const void *b)
+{
+	const struct logged *x = a, *y = b;
+
+	return x->ino != y->ino ? (x->ino < y->ino ? -1 : 1) : x->page != y->page ? (x->page < y->page ? -1 : 1) : 0;
+}
+
+/*
+ * Of the pages that lay in the log some were written again since, or have moved to places of their own, in a checkpoint that the crash has
+ * interrupted: on a full disk there is no second place for them.
+ */
+static int logged_left(struct delta *d)
+{
+	size_t count = d->logged_count, n = 0;
+
+	if (count)
+		qsort(d->logged, count, sizeof(*d->logged), logged_compare);
+	for (size_t i = 0; i < count; i++) {
+		struct logged l = d->logged[i];
+		struct delta_extent e;
+		int r;
+
+		if (i + 1 < count && !logged_compare(&l, &d->logged[i + 1]))
+			continue;
+		r = delta_extent_get(d, l.ino, l.page, &e);
+		if (r == 0 && e.kind == PINFS_DELTA_LOGGED)
+			d->logged[n++] = l;
+		else if (r < 0 && r != -EUCLEAN)
+			return r;
+	}
+	d->logged_count = n;
+	return 0;
+}
+
 int replay_log(struct delta *d, char error[DELTA_ERROR_SIZE])
 {
 	_cleanup_free_ uint8_t *buf = malloc(2 * EXTENT_BUFFER);
@@ -165,6 +199,8 @@ int replay_log(struct delta *d, char error[DELTA_ERROR_SIZE])
 	d->alloc_end = MAX(space_bits(d->space), store_size(d->store) / PINFS_PAGE_SIZE) + ALLOC_SPAN;
 	if (e == 0)
 		e = log_walk(d, true, apply_frame, &r);
+	if (e == 0)
+		e = logged_left(d);
 	/* Each of them needs a page to move to; not before all others that are used are known, or one of those would be promised. */
 	if (e == 0)
 		e = space_reserve(d->space, d->logged_count);
