@@ -28,10 +28,12 @@ int delta_damaged(struct delta *d, uint64_t offset, const char *fmt, ...)
 
 void delta_fail(struct delta *d, int error)
 {
+	/* No room would help, and nobody is to look for some. */
+	bool space = error == -ENOSPC || error == -EDQUOT || error == -EFBIG;
 	uint64_t none = 0;
 	char text[160];
 
-	if (!a64_cas(&d->failed, &none, (uint64_t)-error) || !d->options.on_message)
+	if (!a64_cas(&d->failed, &none, (uint64_t)(space ? EIO : -error)) || !d->options.on_message)
 		return;
 	snprintf(text, sizeof(text), "the delta can't be written (%s): from now on nothing can be changed", strerror(-error));
 	d->options.on_message(d->options.context, text);
@@ -198,7 +200,12 @@ int delta_create(struct store *store, const struct delta_options *o, struct delt
 		log_init_at(&d->log, log_first, log_bytes, 0, 1, 0);
 		/* The log is there before anything else: making room never fails for want of a place to say so. */
 		r = store_allocate(store, 0, log_first + d->log.limit);
-		r = r == -EOPNOTSUPP ? 0 : r;
+		if (r == -EOPNOTSUPP) {
+			uint8_t zeroes[PINFS_DELTA_SUPERS * PINFS_PAGE_SIZE] = {0};
+
+			r = store_write(store, 0, zeroes, sizeof(zeroes));
+			r = r < 0 ? r : log_ready(d);
+		}
 	}
 	if (r == 0)
 		r = checkpoint_make(d);

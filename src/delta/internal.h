@@ -162,6 +162,8 @@ void txn_destroy(struct txn *txn);
 void log_init_at(struct log *log, uint64_t first, uint64_t bytes, uint64_t start, uint64_t sequence, uint64_t previous);
 /* Makes it larger, if there is room on the disk, and in the place that it has. */
 bool log_grow(struct delta *delta);
+/* All of it that is in use is written once: it has its place on a disk that promises none. */
+int log_ready(struct delta *delta);
 /* Bytes that frames could still take. */
 uint64_t log_room(const struct log *log);
 /* The transaction's frame, if it has at most so many bytes, lies at the head: payload and all. If it has more, it may fail (-EAGAIN). */

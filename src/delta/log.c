@@ -28,36 +28,13 @@ void log_init_at(struct log *log, uint64_t first, uint64_t bytes, uint64_t start
 	};
 }
 
-bool log_grow(struct delta *d)
-{
-	struct log *log = &d->log;
-	uint64_t more = MIN((uint64_t)LIMIT_STEP, log->bytes - log->limit);
-	int r;
-
-	/* Behind older frames it would be of no use. */
-	if (!more || log->head < log->tail)
-		return false;
-	r = store_allocate(d->store, log->first + log->limit, more);
-	if (r < 0 && r != -EOPNOTSUPP)
-		return false;
-	log->limit += more;
-	return true;
-}
-
-uint64_t log_room(const struct log *log)
-{
-	uint64_t taken = log->used + GAP;
-
-	return taken < log->limit ? log->limit - taken : 0;
-}
-
-/* Zeroes ahead of the head, while the log is new. */
-static int make_ready(struct delta *d, uint64_t end)
+/* Zeroes up to there. */
+static int zero_until(struct delta *d, uint64_t end)
 {
 	struct log *log = &d->log;
 	_cleanup_mem_ uint8_t *zeroes = NULL;
 
-	if (end <= log->ready || d->options.no_flush)
+	if (end <= log->ready)
 		return 0;
 	zeroes = mem_alloc(READY_STEP);
 	if (!zeroes)
@@ -71,6 +48,44 @@ static int make_ready(struct delta *d, uint64_t end)
 		log->ready += n;
 	}
 	return 0;
+}
+
+int log_ready(struct delta *d)
+{
+	return zero_until(d, d->log.limit);
+}
+
+/* Zeroes ahead of the head, while the log is new. */
+static int make_ready(struct delta *d, uint64_t end)
+{
+	return d->options.no_flush ? 0 : zero_until(d, end);
+}
+
+bool log_grow(struct delta *d)
+{
+	struct log *log = &d->log;
+	uint64_t more = MIN((uint64_t)LIMIT_STEP, log->bytes - log->limit);
+	int r;
+
+	/* Behind older frames it would be of no use. */
+	if (!more || log->head < log->tail)
+		return false;
+	r = store_allocate(d->store, log->first + log->limit, more);
+	if (r < 0 && r != -EOPNOTSUPP)
+		return false;
+	log->limit += more;
+	if (r == -EOPNOTSUPP && log_ready(d) < 0) {
+		log->limit -= more;
+		return false;
+	}
+	return true;
+}
+
+uint64_t log_room(const struct log *log)
+{
+	uint64_t taken = log->used + GAP;
+
+	return taken < log->limit ? log->limit - taken : 0;
 }
 
 /* Writes a frame, whose bytes lie at txn.out + a page, at the head. */

@@ -11,6 +11,7 @@
 #define BACK_START 64u
 #define BACK_SHARE 8u
 #define BACK_LEAST 16u
+#define ZERO_PAGES 64u
 #define WORD 64u
 
 struct space {
@@ -28,7 +29,7 @@ struct space {
 	uint64_t reserved; /* of those, promised */
 	uint64_t hint;	   /* word where a search begins */
 	uint64_t own;	   /* pages kept for the next checkpoint: its nodes and map are written before the old ones are free */
-	bool unsure;	   /* the disk promises nothing: everything counts as backed */
+	bool unsure;	   /* the disk promises nothing: what was written once is as good */
 	bool looked;	   /* what already has its place on the disk counts as backed */
 };
 
@@ -152,7 +153,7 @@ static bool back_placed(struct space *s)
 {
 	uint64_t at = s->first * PINFS_PAGE_SIZE, end = MIN(s->limit, store_size(s->store) / PINFS_PAGE_SIZE), before = s->ready, first, len;
 
-	if (s->looked || s->unsure || maps_grow(s, end) < 0)
+	if (s->looked || maps_grow(s, end) < 0)
 		return false;
 	s->looked = true;
 	while (store_placed(s->store, at, &first, &len) == 0) {
@@ -165,6 +166,31 @@ static bool back_placed(struct space *s)
 		at = first + len;
 	}
 	return s->ready > before;
+}
+
+/* Where nobody promises a place, bytes have one once they are written. What is written instead later goes over them in memory, mostly. */
+static int write_zeroes(struct space *s, uint64_t first, uint64_t pages)
+{
+	uint64_t most = MIN(pages, (uint64_t)ZERO_PAGES), n;
+	uint8_t *zeroes = mem_alloc((size_t)most * PINFS_PAGE_SIZE);
+	int r = zeroes ? 0 : -ENOMEM;
+
+	for (; r == 0 && pages; first += n, pages -= n) {
+		n = MIN(pages, most);
+		r = store_write(s->store, first * PINFS_PAGE_SIZE, zeroes, (size_t)n * PINFS_PAGE_SIZE);
+	}
+	mem_free(zeroes);
+	return r;
+}
+
+static int promise(struct space *s, uint64_t first, uint64_t pages)
+{
+	int r = s->unsure ? -EOPNOTSUPP : store_allocate(s->store, first * PINFS_PAGE_SIZE, pages * PINFS_PAGE_SIZE);
+
+	if (r != -EOPNOTSUPP)
+		return r;
+	s->unsure = true;
+	return write_zeroes(s, first, pages);
 }
 
 /* Has the disk promise some more pages. */
@@ -181,11 +207,7 @@ static int back_more(struct space *s, uint64_t want)
 		r = maps_grow(s, first + n);
 		if (r < 0)
 			return r;
-		r = s->unsure ? 0 : store_allocate(s->store, first * PINFS_PAGE_SIZE, n * PINFS_PAGE_SIZE);
-		if (r == -EOPNOTSUPP) {
-			s->unsure = true;
-			r = 0;
-		}
+		r = promise(s, first, n);
 		if (r == 0) {
 			back_pages(s, first, n);
 			return 0;
@@ -492,7 +514,7 @@ int space_trim(struct space *s, uint64_t first, uint64_t end, uint64_t least, ui
 		if (n >= least && n && s->ready - backed >= s->reserved + s->own) {
 			r = store_punch(s->store, p * PINFS_PAGE_SIZE, n * PINFS_PAGE_SIZE);
 			for (uint64_t q = p; r == 0 && q < p + n; q++)
-				if (!s->unsure && bit_get(s->backed, q)) {
+				if (bit_get(s->backed, q)) {
 					s->backed[q / WORD] &= ~(1ull << q % WORD);
 					s->ready--;
 				}
