@@ -327,7 +327,7 @@ int delta_commit(struct delta *d)
 	if (r == 0 && t->len) {
 		r = log_append(d);
 		/* What the log has there is unknown now; a frame that follows would perhaps never be found. */
-		if (r < 0 && r != -ENOMEM && r != -ENOSPC && r != -EAGAIN)
+		if (r < 0 && r != -ENOMEM && r != -ENOSPC && r != -EDQUOT && r != -EFBIG && r != -EAGAIN)
 			delta_fail(d, r);
 	}
 	if (r < 0) {
