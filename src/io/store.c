@@ -137,6 +137,8 @@ static int fd_placed(void *context, uint64_t offset, uint64_t *ret_first, uint64
 	for (;;) {
 		memset(&f, 0, sizeof(f));
 		f.map.fm_start = offset;
+		/* What only the kernel's cache has, so far, has a place then. */
+		f.map.fm_flags = FIEMAP_FLAG_SYNC;
 		f.map.fm_length = FIEMAP_MAX_OFFSET - offset;
 		f.map.fm_extent_count = ARRAY_SIZE(f.extents);
 		if (ioctl(s->fd, FS_IOC_FIEMAP, &f.map) < 0)
