@@ -277,6 +277,24 @@ int store_open(const char *path, unsigned flags, struct store **ret)
 	return r;
 }
 
+int store_sync_name(const char *path)
+{
+	_cleanup_free_ char *real = realpath(path, NULL);
+	char *slash = real ? strrchr(real, '/') : NULL;
+	int fd, r = 0;
+
+	if (!slash)
+		return real ? -EINVAL : -errno;
+	slash[slash == real] = 0;
+	fd = open(real, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (fd < 0)
+		return errno == EACCES || errno == EPERM ? 0 : -errno;
+	if (fsync(fd) < 0 && errno != EINVAL && errno != EOPNOTSUPP && errno != ENOSYS)
+		r = -errno;
+	close(fd);
+	return r;
+}
+
 int store_open_unnamed(const char *dir, struct store **ret)
 {
 	char name[4096];

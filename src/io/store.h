@@ -46,6 +46,11 @@ enum {
  * Opens a file and locks it, so that nobody else writes it at the same time: -EBUSY (read-only: somebody writes it). It is close-on-exec. -EISDIR, -ENOTBLK: no regular file.
  */
 int store_open(const char *path, unsigned flags, struct store **ret);
+/*
+ * The name of a new file is durable, as its content is after a flush. Where its directory can't be opened or flushed, as on some filesystems,
+ * nobody can do more: that is no error.
+ */
+int store_sync_name(const char *path);
 /* A file without a name in the directory `dir`: it goes with the last descriptor. */
 int store_open_unnamed(const char *dir, struct store **ret);
 int store_open_ops(const struct store_ops *ops, void *context, uint64_t size, struct store **ret);

@@ -150,12 +150,19 @@ static int delta_attach(struct vfs *v, const struct vfs_delta_options *o, char e
 	delta_options_fill(v, o, &options);
 	v->delta_new = new;
 	r = new ? delta_create(store, &options, &v->delta, why) : delta_open(store, &options, &v->delta, why);
+	if (r == 0 && new && o->path && !o->nosync) {
+		/* Or a power cut would take it away, with all that was synced since. */
+		r = store_sync_name(o->path);
+		if (r < 0)
+			snprintf(why, sizeof(why), "its directory can't be synced: %s", strerror(-r));
+	}
 	if (r < 0) {
 		snprintf(error, IMAGE_ERROR_SIZE, "%.100s: %.300s", v->delta_name, why);
 		/* Nothing was there, and nothing is. */
 		if (new && o->path)
 			unlink(o->path);
-		store_close(store);
+		if (!v->delta)
+			store_close(store);
 		return r;
 	}
 	/* Also of a delta that is only looked at, files have pages, which somebody has to let go. */
