@@ -288,7 +288,7 @@ int delta_extent_drop(struct delta *d, struct delta_inode *inode, uint64_t first
 		if (r < 0)
 			return r;
 		first = next;
-		if (delta_txn_size(d) > DELTA_TXN_MAX / 2) {
+		if (txn_long(d)) {
 			*ret = first;
 			return 0;
 		}

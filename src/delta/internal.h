@@ -46,6 +46,7 @@ struct txn {
 	size_t old_len, old_capacity;
 	uint64_t next_ino, files; /* before it */
 	size_t logged;		  /* before it: how many pages were noted */
+	size_t dirty;		  /* before it: nodes of the tree that were dirty */
 	bool placed;		  /* log_prepare() has said where its frame will lie */
 	int error;			    /* the first; it can only be aborted then */
 };
@@ -91,6 +92,7 @@ struct delta {
 	bool log_no_content; /* replay ended before a frame whose content isn't there */
 	struct cond room;	  /* lock: the log has been shortened */
 	uint8_t *map;		  /* checkpoint_lock: for space_snapshot() */
+	bool swept;		  /* checkpoint_lock: free pages that an earlier mount has left went back to the disk */
 
 	struct a64 written; /* number of the last frame */
 	struct a64 durable;
@@ -147,6 +149,11 @@ int txn_alloc(struct delta *delta, uint64_t first, uint64_t pages);
 int txn_take(struct delta *delta, uint64_t first, uint64_t pages);
 int txn_free(struct delta *delta, uint64_t first, uint64_t pages);
 int txn_files(struct delta *delta);
+/* It should end: by its length, or by the nodes that it has made dirty, of which the next checkpoint has room for TXN_NODES. */
+static inline bool txn_long(const struct delta *delta)
+{
+	return delta_txn_size(delta) > DELTA_TXN_MAX / 2 || tree_dirty(delta->tree) > delta->txn.dirty + TXN_NODES / 2;
+}
 /* As delta_begin(), for a checkpoint: it makes no room, which others have left for it. */
 int txn_begin_settle(struct delta *delta);
 /*
@@ -201,6 +208,8 @@ int super_write(struct delta *delta, const struct pinfs_delta_super *super);
 int checkpoint_make(struct delta *delta);
 /* The same, even if nothing has changed. */
 int checkpoint_force(struct delta *delta);
+/* As space_trim_begin(): gives back what is free. checkpoint_lock is held, the lock is not. */
+int trim_free(struct delta *delta, uint64_t first, uint64_t end, uint64_t least, uint64_t keep, bool all, uint64_t *ret_pages);
 int map_load(struct delta *delta, const struct pinfs_delta_super *super);
 void thread_wake(struct delta *delta);
 int delta_thread_start(struct delta *delta);

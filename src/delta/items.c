@@ -150,7 +150,7 @@ int delta_inode_delete(struct delta *d, uint64_t ino, bool *ret_more)
 		r = txn_delete(d, key);
 		if (r < 0)
 			return r;
-		if (delta_txn_size(d) > DELTA_TXN_MAX / 2) {
+		if (txn_long(d)) {
 			*ret_more = true;
 			return 0;
 		}

@@ -195,6 +195,7 @@ static int txn_reset(struct delta *d)
 	t->next_ino = d->next_ino;
 	t->files = d->files;
 	t->logged = d->logged_count;
+	t->dirty = tree_dirty(d->tree);
 	t->placed = false;
 	return 0;
 }

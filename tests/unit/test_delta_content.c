@@ -488,6 +488,48 @@ static void failures_change_nothing_by_halves(void **state)
 		}
 }
 
+/* Extents of one page each, whose pages others refer to as well: each drop changes a count, and these lie all over the tree. */
+static void what_is_dropped_changes_no_more_nodes_than_a_checkpoint_has_room_for(void **state)
+{
+	enum { COUNTS = 20000, EXTENTS = 1000 };
+	struct delta_options o = plain();
+	unsigned pieces = 0;
+	uint64_t done = 0;
+	struct memstore m;
+	struct delta *d;
+
+	memstore_init(&m, 0);
+	d = create(&m, &o);
+	for (uint64_t i = 0; i < COUNTS; i++) {
+		struct pinfs_delta_shared s = {pinfs_put32(1), pinfs_put32(3)};
+		struct pinfs_delta_extent e = {.kind = PINFS_DELTA_UNWRITTEN, .pages = pinfs_put32(1), .start = pinfs_put64(1000 + 2 * i)};
+		uint64_t page = i / (COUNTS / EXTENTS);
+
+		must(delta_begin(d, 0) == 0);
+		must(txn_put(d, KEY(0, PINFS_DELTA_SHARED, 1000 + 2 * i), &s, sizeof(s)) == 0);
+		if (i % (COUNTS / EXTENTS) == 0)
+			must(txn_put(d, KEY(FIRST_INO, PINFS_DELTA_EXTENT, page), &e, sizeof(e)) == 0);
+		must(delta_commit(d) == 0);
+	}
+	while (done < UINT64_MAX) {
+		struct delta_inode inode;
+		size_t before;
+
+		assert_int_equal(delta_checkpoint(d), 0);
+		must(delta_begin(d, DELTA_SHRINKS) == 0);
+		before = tree_dirty(d->tree);
+		must(delta_inode_get(d, FIRST_INO, &inode) == 0);
+		must(delta_extent_drop(d, &inode, done, UINT64_MAX, &done) == 0);
+		must(delta_inode_put(d, &inode) == 0);
+		assert_true(tree_dirty(d->tree) <= before + TXN_NODES);
+		must(delta_commit(d) == 0);
+		pieces++;
+	}
+	assert_true(pieces > 1);
+	delta_close(d);
+	memstore_destroy(&m);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -496,6 +538,7 @@ int main(void)
 		cmocka_unit_test(wrong_bytes_are_damage_and_never_content),
 		cmocka_unit_test(frames_whose_content_is_missing_never_were),
 		cmocka_unit_test(failures_change_nothing_by_halves),
+		cmocka_unit_test(what_is_dropped_changes_no_more_nodes_than_a_checkpoint_has_room_for),
 	};
 
 	if (getenv("PINFS_TEST"))
