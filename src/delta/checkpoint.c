@@ -349,17 +349,50 @@ static void checkpoint_end(struct delta *d, struct checkpoint *c, int error)
 	cond_broadcast(&d->room);
 }
 
-/* So many pages stay, so that what is written over and over again needs nothing new of the disk. */
+/* So many pages stay, and a share of those in use, up to what is given up between two checkpoints: what is written over and over again needs nothing new of the disk. */
 #define PUNCH_KEEP 4096u
+#define PUNCH_SHARE 4u
+#define PUNCH_KEEP_MOST 32768u
+
+int trim_free(struct delta *d, uint64_t first, uint64_t end, uint64_t least, uint64_t keep, bool all, uint64_t *ret)
+{
+	uint64_t given = 0, at = 0, n;
+	int r;
+
+	for (;;) {
+		mutex_lock(&d->lock);
+		/* What a checkpoint that went wrong has given up may be on the disk all the same. */
+		r = -(int)a64_read(&d->failed);
+		n = r == 0 ? space_trim_begin(d->space, first, &end, least, keep, all, &at) : 0;
+		mutex_unlock(&d->lock);
+		if (!n)
+			break;
+		r = store_punch(d->store, at * PINFS_PAGE_SIZE, n * PINFS_PAGE_SIZE);
+		mutex_lock(&d->lock);
+		space_trim_end(d->space, at, n, r == 0);
+		mutex_unlock(&d->lock);
+		if (r < 0)
+			break;
+		given += n;
+	}
+	*ret = given;
+	return r;
+}
 
 static void give_back(struct delta *d)
 {
 	struct space_stats stats;
-	uint64_t given;
+	uint64_t keep, given;
 
+	mutex_lock(&d->lock);
 	space_get_stats(d->space, &stats);
-	if (stats.backed > stats.reserved + PUNCH_KEEP)
-		space_trim(d->space, 0, UINT64_MAX, PUNCH_LEAST, &given);
+	mutex_unlock(&d->lock);
+	keep = PUNCH_KEEP + MIN(stats.live / PUNCH_SHARE, (uint64_t)PUNCH_KEEP_MOST);
+	/* Not each time a little. What an earlier mount has left is looked for once. An error is no harm: they are used again. */
+	if (stats.backed <= stats.reserved + keep + keep / 2)
+		return;
+	trim_free(d, 0, UINT64_MAX, PUNCH_LEAST, keep, !d->swept, &given);
+	d->swept = true;
 }
 
 static int make_one(struct delta *d, bool force)
@@ -391,9 +424,9 @@ static int make_one(struct delta *d, bool force)
 		if (r == 0 && c.sequence > a64_read(&d->durable))
 			a64_set_release(&d->durable, c.sequence);
 		checkpoint_end(d, &c, r);
+		mutex_unlock(&d->lock);
 		if (r == 0)
 			give_back(d);
-		mutex_unlock(&d->lock);
 	}
 	free(c.map.bytes);
 	return r;

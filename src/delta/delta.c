@@ -136,7 +136,7 @@ void delta_close(struct delta *d)
 
 		thread_end(d);
 		space_set_own(d->space, 0);
-		space_trim(d->space, 0, UINT64_MAX, PUNCH_LEAST, &given);
+		trim_free(d, 0, UINT64_MAX, PUNCH_LEAST, 0, false, &given);
 	}
 	delta_drop(d);
 	store_close(store);
@@ -518,12 +518,9 @@ int delta_trim(struct delta *d, uint64_t start, uint64_t len, uint64_t least, ui
 
 	if (r < 0)
 		return r;
-	mutex_lock(&d->lock);
-	/* Another checkpoint may have gone wrong since, and what it gave up may be on the disk all the same. */
-	r = -(int)a64_read(&d->failed);
-	if (r == 0)
-		r = space_trim(d->space, first, end, MAX(DIV_ROUND_UP(least, PINFS_PAGE_SIZE), (uint64_t)1), &given);
-	mutex_unlock(&d->lock);
+	mutex_lock(&d->checkpoint_lock);
+	r = trim_free(d, first, end, MAX(DIV_ROUND_UP(least, PINFS_PAGE_SIZE), (uint64_t)1), 0, true, &given);
+	mutex_unlock(&d->checkpoint_lock);
 	*ret = given * PINFS_PAGE_SIZE;
 	return r;
 }

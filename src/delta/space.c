@@ -20,6 +20,7 @@ struct space {
 	/* One bit for each page, in words. */
 	uint64_t *live, *held, *flight; /* held: used by the checkpoint that is durable */
 	uint64_t *released, *leaving;	/* freed since the last checkpoint was frozen, and before that */
+	uint64_t *punching;		/* between space_trim_begin() and space_trim_end() */
 	uint64_t *backed;		/* the disk has promised it */
 	uint64_t words;			/* in each of them */
 	uint64_t bits;			/* pages up to the last one that was ever taken, or backed */
@@ -40,7 +41,7 @@ static bool bit_get(const uint64_t *map, uint64_t page)
 
 static uint64_t taken_word(const struct space *s, uint64_t w)
 {
-	return s->live[w] | s->held[w] | s->flight[w] | s->released[w] | s->leaving[w];
+	return s->live[w] | s->held[w] | s->flight[w] | s->released[w] | s->leaving[w] | s->punching[w];
 }
 
 static bool page_taken(const struct space *s, uint64_t page)
@@ -72,6 +73,7 @@ void space_free_all(struct space *s)
 	mem_free(s->flight);
 	mem_free(s->released);
 	mem_free(s->leaving);
+	mem_free(s->punching);
 	mem_free(s->backed);
 	mem_free(s);
 }
@@ -99,7 +101,7 @@ static int maps_grow(struct space *s, uint64_t pages)
 	/* One that has grown before another one fails stays larger: no harm. */
 	if (grow_one(&s->live, s->words, words) || grow_one(&s->held, s->words, words) ||
 		grow_one(&s->flight, s->words, words) || grow_one(&s->backed, s->words, words) ||
-		grow_one(&s->released, s->words, words) || grow_one(&s->leaving, s->words, words))
+		grow_one(&s->released, s->words, words) || grow_one(&s->leaving, s->words, words) || grow_one(&s->punching, s->words, words))
 		return -ENOMEM;
 	s->words = words;
 	return 0;
@@ -497,33 +499,45 @@ int space_load(struct space *s, const uint8_t *map, uint64_t bits)
 
 /* ---- giving back ---- */
 
-int space_trim(struct space *s, uint64_t first, uint64_t end, uint64_t least, uint64_t *ret)
-{
-	uint64_t given = 0;
-	int r = 0;
+/* So many at once: others may want them, or wait for the disk. */
+#define TRIM_MOST 16384u
 
-	end = MIN(end, space_bits(s));
-	for (uint64_t p = MAX(first, s->first); p < end && r == 0;) {
+uint64_t space_trim_begin(struct space *s, uint64_t first, uint64_t *end, uint64_t least, uint64_t keep, bool all, uint64_t *ret)
+{
+	uint64_t kept = s->reserved + s->own + keep, spare = s->ready > kept ? s->ready - kept : 0, p = MIN(*end, space_bits(s));
+
+	first = MAX(first, s->first);
+	while (p > first) {
 		uint64_t n = 0, backed = 0;
 
-		while (p + n < end && !page_taken(s, p + n)) {
-			backed += bit_get(s->backed, p + n);
+		if (p % WORD == 0 && p - first >= WORD && taken_word(s, p / WORD - 1) == UINT64_MAX) {
+			p -= WORD;
+			continue;
+		}
+		while (n < TRIM_MOST && p - n > first && !page_taken(s, p - n - 1)) {
+			bool is = bit_get(s->backed, p - n - 1);
+
+			if (is ? backed == spare : !all)
+				break;
+			backed += is;
 			n++;
 		}
-		/* What is promised to somebody stays. */
-		if (n >= least && n && s->ready - backed >= s->reserved + s->own) {
-			r = store_punch(s->store, p * PINFS_PAGE_SIZE, n * PINFS_PAGE_SIZE);
-			for (uint64_t q = p; r == 0 && q < p + n; q++)
-				if (bit_get(s->backed, q)) {
-					s->backed[q / WORD] &= ~(1ull << q % WORD);
-					s->ready--;
-				}
-			given += r == 0 ? n : 0;
+		if (n && n >= least) {
+			set_bits(s, s->punching, p - n, n);
+			*end = *ret = p - n;
+			return n;
 		}
-		p += n + 1;
+		p -= MIN(n + 1, p - first);
 	}
-	*ret = given;
-	return r;
+	*end = first;
+	return 0;
+}
+
+void space_trim_end(struct space *s, uint64_t first, uint64_t pages, bool given)
+{
+	for (uint64_t p = first; given && p < first + pages; p++)
+		s->backed[p / WORD] &= ~(1ull << p % WORD);
+	clear_bits(s, s->punching, first, pages);
 }
 
 void space_get_stats(struct space *s, struct space_stats *ret)

@@ -13,7 +13,7 @@
  * the later one may be missing, and the content of frames that nobody knows to be durable is compared with their checksums. Pages are only handed out where the disk has promised that they can be written
  * (store_allocate), and promised to writers only then: a full disk is known before anything becomes dirty.
  *
- * One thread at a time: the delta's lock. Only space_reserve() and space_trim() do I/O.
+ * One thread at a time: the delta's lock. Only what asks the disk for more does I/O.
  */
 #ifndef PINFS_DELTA_SPACE_H
 #define PINFS_DELTA_SPACE_H
@@ -84,8 +84,13 @@ int space_load(struct space *space, const uint8_t *map, uint64_t bits);
 
 /* ---- giving back ---- */
 
-/* Gives free pages of [first, end) back to the disk, in runs of at least `least`; how many. Stops at the first error, which is no harm. */
-int space_trim(struct space *space, uint64_t first, uint64_t end, uint64_t least, uint64_t *ret_pages);
+/*
+ * Giving free pages of [first, *end) back to the disk, from the end on: takes the next run, of at least `least`, out of what is free, so that the
+ * caller can punch it without the lock; how many, 0: there are no more. What is promised stays, and `keep` pages beside it. all: also what the
+ * disk has perhaps, not only what it has promised. The run goes back with space_trim_end().
+ */
+uint64_t space_trim_begin(struct space *space, uint64_t first, uint64_t *end, uint64_t least, uint64_t keep, bool all, uint64_t *ret_first);
+void space_trim_end(struct space *space, uint64_t first, uint64_t pages, bool given);
 
 struct space_stats {
 	uint64_t live;	   /* pages that the delta uses */

@@ -73,6 +73,24 @@ static void take(struct model *md, uint64_t first, uint64_t n)
 	}
 }
 
+/* Gives back all that there is, in runs of at least `least`, but `keep` pages. */
+static int trim(struct model *md, uint64_t least, uint64_t keep, uint64_t *ret)
+{
+	uint64_t end = UINT64_MAX, first, n;
+	int r = 0;
+
+	*ret = 0;
+	while (r == 0 && (n = space_trim_begin(md->s, 0, &end, least, keep, true, &first)) > 0) {
+		/* Nobody gets them meanwhile, and nobody has them. */
+		for (uint64_t p = first; p < first + n; p++)
+			must(p >= FIRST && !space_is_live(md->s, p));
+		r = store_punch(md->store, first * PINFS_PAGE_SIZE, n * PINFS_PAGE_SIZE);
+		space_trim_end(md->s, first, n, r == 0);
+		*ret += r == 0 ? n : 0;
+	}
+	return r;
+}
+
 /* A run of pages of one state, from a random one on. */
 static uint64_t run_of(struct model *md, enum state state, uint64_t *ret)
 {
@@ -178,7 +196,7 @@ static void step(struct model *md)
 		md->drawing = false;
 		break;
 	case 10:
-		r = space_trim(md->s, 0, UINT64_MAX, want, &given);
+		r = trim(md, want, 0, &given);
 		must(r == 0);
 		break;
 	default:
@@ -334,10 +352,10 @@ static void what_is_given_back_is_holes_and_never_what_was_promised(void **state
 		if (p / 10 % 3)
 			must(space_free(md.s, p, 10));
 	assert_int_equal(space_reserve(md.s, 150), 0);
-	assert_int_equal(space_trim(md.s, 0, UINT64_MAX, 5, &given), 0);
+	assert_int_equal(trim(&md, 5, 0, &given), 0);
 	assert_true(space_ready(md.s) >= 150);
 	space_unreserve(md.s, 150);
-	assert_int_equal(space_trim(md.s, 0, UINT64_MAX, 5, &given), 0);
+	assert_int_equal(trim(&md, 5, 0, &given), 0);
 	assert_int_equal(space_ready(md.s), 0);
 	for (uint64_t p = first; p < first + 300; p++)
 		assert_int_equal(md.m.backed[p], space_is_live(md.s, p));
@@ -346,8 +364,39 @@ static void what_is_given_back_is_holes_and_never_what_was_promised(void **state
 	space_unreserve(md.s, 100);
 	given = space_ready(md.s);
 	memstore_fail(&md.m, MEM_PUNCH, 1, -EOPNOTSUPP, true);
-	assert_int_equal(space_trim(md.s, 0, UINT64_MAX, 1, &first), -EOPNOTSUPP);
+	assert_int_equal(trim(&md, 1, 0, &first), -EOPNOTSUPP);
 	assert_int_equal(space_ready(md.s), given);
+	model_end(&md);
+}
+
+static void what_is_given_back_leaves_a_reserve_and_is_nobodys_meanwhile(void **state)
+{
+	struct model md;
+	uint64_t first, end = UINT64_MAX, at, n, other, given;
+
+	model_begin(&md, 12, 1000, 0);
+	assert_int_equal(space_alloc_run(md.s, 400, &first), 0);
+	must(space_live(md.s, first, 400));
+	must(space_free(md.s, first, 400));
+	given = space_ready(md.s);
+	assert_true(given >= 400);
+	assert_int_equal(trim(&md, 1, 100, &n), 0);
+	assert_int_equal(space_ready(md.s), 100);
+	assert_int_equal(n, given - 100);
+	/* The last ones went: the first ones are those that are used again. */
+	assert_int_equal(space_alloc(md.s, 100, 100, &at), 100);
+	assert_int_equal(at, first);
+	space_cancel(md.s, at, 100);
+	/* What lies between begin and end is neither handed out nor lost. */
+	n = space_trim_begin(md.s, 0, &end, 1, 40, false, &at);
+	assert_int_equal(n, 60);
+	assert_int_equal(space_ready(md.s), 40);
+	while ((given = space_alloc(md.s, 40, 1, &other)) > 0)
+		assert_true(other + given <= at || other >= at + n);
+	space_trim_end(md.s, at, n, false);
+	assert_int_equal(space_ready(md.s), 60);
+	assert_int_equal(space_alloc(md.s, 60, 60, &other), 60);
+	assert_int_equal(other, at);
 	model_end(&md);
 }
 
@@ -377,6 +426,7 @@ int main(void)
 		cmocka_unit_test(room_that_comes_later_is_found),
 		cmocka_unit_test(errors_of_the_disk_are_told_and_promise_nothing),
 		cmocka_unit_test(what_is_given_back_is_holes_and_never_what_was_promised),
+		cmocka_unit_test(what_is_given_back_leaves_a_reserve_and_is_nobodys_meanwhile),
 		cmocka_unit_test(pages_outside_are_nobodys),
 	};
 
