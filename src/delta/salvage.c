@@ -173,13 +173,14 @@ static bool in_log(const struct delta *d, uint64_t offset)
 int delta_item_extent(struct delta *d, const struct delta_item *item, struct delta_item_extent *ret)
 {
 	uint64_t most = PINFS_DELTA_FILE_MAX / PINFS_PAGE_SIZE;
+	struct delta_item_extent out;
 	struct pinfs_delta_extent e;
 
 	if (!extent_valid(item->value, item->len) || item->offset > most)
 		return delta_damaged(d, item->place, "inode %ju: the extent of page %ju can't be", (uintmax_t)delta_item_ino(item),
 			(uintmax_t)item->offset);
 	memcpy(&e, item->value, sizeof(e));
-	*ret = (struct delta_item_extent){
+	out = (struct delta_item_extent){
 		.extent = {
 			.page = item->offset,
 			.pages = pinfs_get32(e.pages),
@@ -196,12 +197,13 @@ int delta_item_extent(struct delta *d, const struct delta_item *item, struct del
 		.stored = extent_has_pages(e.kind) ? extent_stored_pages(&e) : 0,
 		.counted = extent_counted_pages(&e),
 	};
-	if (ret->stored && (ret->first < log_end_page(d) || ret->first + ret->stored > store_end(d)))
+	if (out.stored && (out.first < log_end_page(d) || out.first + out.stored > store_end(d)))
 		return delta_damaged(d, item->place, "inode %ju: the extent of page %ju lies at page %ju, outside of what the delta has for content",
-			(uintmax_t)delta_item_ino(item), (uintmax_t)item->offset, (uintmax_t)ret->first);
+			(uintmax_t)delta_item_ino(item), (uintmax_t)item->offset, (uintmax_t)out.first);
 	if (e.kind == PINFS_DELTA_LOGGED && !in_log(d, pinfs_get64(e.start)))
 		return delta_damaged(d, item->place, "inode %ju: page %ju lies at byte %ju, in no part of the log that counts",
 			(uintmax_t)delta_item_ino(item), (uintmax_t)item->offset, (uintmax_t)pinfs_get64(e.start));
+	*ret = out;
 	return 0;
 }
 
