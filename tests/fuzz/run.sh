@@ -53,10 +53,15 @@ for t in $targets; do
 	mkdir -p "$corpus/$t" "$found"
 	# A decoder has no reason to ask for more than a block and a few chunks at once.
 	ret=0
+	case $t in
+	delta) seeds="$here/seeds-delta" len=524288 ;;
+	*) seeds="$corpus/made $here/seeds" len=262144 ;;
+	esac
+	# shellcheck disable=SC2086
 	ASAN_OPTIONS=detect_leaks=1:allocator_may_return_null=0 UBSAN_OPTIONS=print_stacktrace=1 \
-		"$build/tests/fuzz/fuzz-$t" -max_total_time="$seconds" -max_len=262144 -len_control=0 -timeout=10 \
+		"$build/tests/fuzz/fuzz-$t" -max_total_time="$seconds" -max_len=$len -len_control=0 -timeout=10 \
 		-rss_limit_mb=2048 -malloc_limit_mb=128 -print_final_stats=1 -artifact_prefix="$found/" \
-		"$corpus/$t" "$corpus/made" "$here/seeds" "$here/crashes/$t" >"$log" 2>&1 || ret=$?
+		"$corpus/$t" $seeds "$here/crashes/$t" >"$log" 2>&1 || ret=$?
 	grep -E '^(#[0-9]+.*DONE|stat::)' "$log" | sed "s/^/$t: /" || :
 	if [ $ret -ne 0 ]; then
 		status=1
