@@ -6,6 +6,10 @@
 # uncompressed, since LZ4's output may change with liblz4's version; small.lz4.img is compressed, and is compared by
 # what it decodes to. A change of these files is a change of the format: the specification and the version or a
 # feature bit change with them.
+#
+# changed.img and changed.delta.packed are not made again: an identifier, hashes and times of a delta are never the same. That one was made by
+# tests/fuzz/make-delta (kind "both", of changed.img) when its format was version 1; test 327 reads it. A delta of another version joins it, with the
+# specification (include/pinfs/delta_format.md) and the number of the version.
 set -euo pipefail
 mkfs=$(realpath "$1")
 out=$(realpath "$2")
