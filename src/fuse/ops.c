@@ -74,8 +74,12 @@ static void op_init(void *userdata, struct fuse_conn_info *conn)
 		want(conn, FUSE_CAP_DONT_MASK | FUSE_CAP_POSIX_ACL);
 		/* The first version of it would have us take setuid away from root's writes, too. */
 		conn->want &= ~(unsigned)FUSE_CAP_HANDLE_KILLPRIV;
-		if (s->caching == FUSE_CACHE_WRITEBACK)
+		if (s->caching == FUSE_CACHE_WRITEBACK && conn->capable & FUSE_CAP_WRITEBACK_CACHE) {
 			want(conn, FUSE_CAP_WRITEBACK_CACHE);
+			vfs_kernel_times(s->vfs);
+		} else if (s->caching == FUSE_CACHE_WRITEBACK) {
+			s->caching = FUSE_CACHE_KERNEL;
+		}
 		fuse_wire_want(s);
 		/* Where the kernel takes setuid away, it does so in the setattr that follows the open. */
 		if (fuse_wire_kills_priv(s))

@@ -17,6 +17,11 @@ int vfs_getattr(struct vfs *v, uint64_t ino, struct stat *ret)
 	return r;
 }
 
+void vfs_kernel_times(struct vfs *v)
+{
+	v->kernel_times = true;
+}
+
 uint64_t vfs_generation(const struct vfs *v, uint64_t ino)
 {
 	return v->delta && ino > image_get_info(v->image)->inode_count ? delta_ino_generation(v->delta) : 1;
@@ -131,7 +136,10 @@ static int set_attributes(struct vfs *v, struct vfs_inode *inode, const struct v
 		inode->i.mtime = now;
 	else if (set->valid & VFS_SET_MTIME)
 		inode->i.mtime = set->mtime;
-	inode->i.ctime = set->valid & VFS_SET_CTIME ? set->ctime : now;
+	if (set->valid & VFS_SET_CTIME)
+		inode->i.ctime = set->ctime;
+	else if (!v->kernel_times || !S_ISREG(inode->i.mode))
+		inode->i.ctime = now;
 	return r;
 }
 

@@ -419,6 +419,8 @@ void node_touch(struct vfs_node *n)
 {
 	struct timespec now = time_now();
 
+	if (n->vfs->kernel_times)
+		return;
 	mutex_lock(&n->vfs->nodes_lock);
 	n->mtime = n->ctime = now;
 	n->mtime_dirty = true;

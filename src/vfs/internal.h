@@ -68,6 +68,7 @@ struct vfs {
 
 	/* Writable mounts. */
 	struct delta *delta; /* NULL: read-only */
+	bool kernel_times;   /* vfs_kernel_times(), before the first request */
 	struct vfs_delta_options options;
 	char *delta_name;
 	bool delta_new;

@@ -163,6 +163,11 @@ void vfs_abandon(struct vfs *vfs);
 struct delta *vfs_delta(const struct vfs *vfs);
 /* Went down (vfs_shutdown), or the disk has failed: only reading goes on, if that. */
 bool vfs_failed(const struct vfs *vfs);
+/*
+ * From now on the kernel keeps the mtime and ctime of regular files itself (it caches what is written), and tells both with
+ * vfs_setattr() sooner or later: what changes content leaves them alone. Before anything else is asked.
+ */
+void vfs_kernel_times(struct vfs *vfs);
 /* Of the inode number, for file handles: another one if the number means another file. */
 uint64_t vfs_generation(const struct vfs *vfs, uint64_t ino);
 
