@@ -171,6 +171,9 @@ void op_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, off_
 	 */
 	if (fi->writepage)
 		flags |= VFS_WRITE_PAGE;
+	/* What goes past its cache the kernel leaves to us: root's writes, too, take file capabilities away. */
+	else if (s->caching == FUSE_CACHE_DAEMON && fuse_wire_kills_priv(s))
+		flags |= VFS_WRITE_KILL_CAPS;
 	if (fi->writepage && s->caching == FUSE_CACHE_WRITEBACK)
 		flags |= VFS_WRITE_CACHED;
 	else if (!fi->writepage && (fi->flags & O_SYNC) == O_SYNC)

@@ -73,15 +73,20 @@ int vfs_statfs(struct vfs *v, struct statvfs *ret)
 
 int inode_kill_priv(struct vfs *v, struct vfs_inode *inode)
 {
-	ssize_t n;
-	int r;
-
 	if (S_ISDIR(inode->i.mode))
 		return 0;
 	inode->i.mode &= ~(mode_t)S_ISUID;
 	/* Without permission to execute it means something else. */
 	if (inode->i.mode & S_IXGRP)
 		inode->i.mode &= ~(mode_t)S_ISGID;
+	return inode_kill_caps(v, inode);
+}
+
+int inode_kill_caps(struct vfs *v, struct vfs_inode *inode)
+{
+	ssize_t n;
+	int r;
+
 	n = xattr_get(v, inode, CAPABILITY, NULL, 0);
 	if (n == -ENODATA || n == -EOPNOTSUPP)
 		return 0;

@@ -441,7 +441,9 @@ static int prepare(struct vfs_node *n, unsigned flags, struct vfs_inode *ret)
 	r = inode_load(v, n->ino, ret);
 	/* Asked for by the kernel with each write of who is not privileged: there is hardly ever something to take away. */
 	if (r == 0 && flags & VFS_WRITE_KILL_PRIV)
-		kill = ret->i.mode & (S_ISUID | S_ISGID) || xattr_get(v, ret, CAPABILITY, NULL, 0) >= 0;
+		kill = ret->i.mode & (S_ISUID | S_ISGID);
+	if (r == 0 && !kill && flags & (VFS_WRITE_KILL_PRIV | VFS_WRITE_KILL_CAPS))
+		kill = xattr_get(v, ret, CAPABILITY, NULL, 0) >= 0;
 	vfs_unlock(v);
 	if (r < 0)
 		return r;
@@ -454,7 +456,7 @@ static int prepare(struct vfs_node *n, unsigned flags, struct vfs_inode *ret)
 			return r;
 		r = inode_load(v, n->ino, ret);
 		if (r == 0 && kill)
-			r = inode_kill_priv(v, ret);
+			r = flags & VFS_WRITE_KILL_PRIV ? inode_kill_priv(v, ret) : inode_kill_caps(v, ret);
 		if (r == 0)
 			r = inode_store(v, ret);
 		if (r < 0)

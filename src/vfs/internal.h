@@ -180,6 +180,8 @@ int image_read_page(struct vfs *vfs, const struct image_inode *inode, uint64_t p
 void node_touch(struct vfs_node *node);
 /* Within a transaction: setuid, setgid and file capabilities go. */
 int inode_kill_priv(struct vfs *vfs, struct vfs_inode *inode);
+/* The same: only file capabilities. */
+int inode_kill_caps(struct vfs *vfs, struct vfs_inode *inode);
 
 /* ---- xattr.c, acl.c ---- */
 

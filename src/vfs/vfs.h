@@ -250,6 +250,7 @@ enum {
 	VFS_WRITE_DSYNC = 1u << 3, /* the same, but for attributes that reading doesn't need */
 	VFS_WRITE_APPEND = 1u << 4, /* at the end of the file, wherever that is */
 	VFS_WRITE_PAGE = 1u << 5,   /* a page of the kernel's, which a program has changed when it might: immutable by now or not */
+	VFS_WRITE_KILL_CAPS = 1u << 6, /* file capabilities go, whoever writes */
 };
 /* The number of bytes that were written; fewer than len only if an error came after them. -ENOSPC, -EFBIG, … */
 ssize_t vfs_write(struct vfs *vfs, uint64_t ino, uint64_t offset, const void *buf, size_t len, unsigned flags);
