@@ -6,9 +6,11 @@
 #define FUSE_USE_VERSION 312
 #include <fuse3/fuse_lowlevel.h>
 
+#include <signal.h>
 #include <stdatomic.h>
 
 #include "base/log.h"
+#include "base/sync.h"
 #include "fuse/server.h"
 
 /* The way of requests and replies between the kernel and the operations. */
@@ -20,6 +22,20 @@ struct fuse_transport_ops {
 
 extern const struct fuse_transport_ops fuse_transport_dev;
 
+/* leave.c; of the main thread before the watcher is there, then of that, but for what is atomic. */
+struct fuse_leave {
+	sigset_t signals; /* that end it; blocked in all threads */
+	int some_signal;  /* one of them; 0: there is none */
+	char *dir;	  /* where it is mounted */
+	dev_t device;	  /* number of the mounted filesystem; 0: not known */
+	pthread_t main, watcher, syncfs;
+	bool watching, syncfs_started, aborted;
+	atomic_bool ended;			 /* nobody serves any more */
+	atomic_bool syncfs_done, notify_done, moved, stop;
+	_Atomic(uint64_t) writes_begun, writes_done; /* requests */
+	uint64_t last_begun, quiet_since;
+};
+
 struct fuse_server {
 	struct vfs *vfs;
 	struct fuse_session *session;
@@ -28,7 +44,8 @@ struct fuse_server {
 	unsigned threads;
 	enum fuse_cache_mode caching;
 	bool writable, debug, elsewhere;
-	bool mounted, signals;
+	bool mounted;
+	struct fuse_leave leave;
 	/* Set by INIT, before any other request comes. */
 	bool no_open, no_opendir;
 	atomic_flag notifying; /* some thread waits for the kernel: one only, so that others are there to serve it */
@@ -52,6 +69,18 @@ int fuse_wire_attach(struct fuse_server *server);
 void fuse_wire_want(struct fuse_server *server);
 /* It is this daemon that takes setuid and setgid away, not the kernel. */
 bool fuse_wire_kills_priv(const struct fuse_server *server);
+
+/* ---- leave.c: the end by a signal ---- */
+
+/* Before it is mounted: signals wait from now on. */
+void fuse_leave_prepare(struct fuse_server *server);
+void fuse_leave_mounted(struct fuse_server *server, const char *dir);
+/* A signal ends the session from now on, once what the kernel has to write is here. 0 or -errno. By the thread that serves. */
+int fuse_leave_watch(struct fuse_server *server);
+/* Nothing is served any more. */
+void fuse_leave_served(struct fuse_server *server);
+/* After libfuse has unmounted. */
+void fuse_leave_end(struct fuse_server *server);
 
 /* ---- caller.c: who asks ---- */
 

@@ -180,11 +180,13 @@ void op_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, off_
 		flags |= VFS_WRITE_SYNC;
 	else if (!fi->writepage && fi->flags & O_DSYNC)
 		flags |= VFS_WRITE_DSYNC;
+	atomic_fetch_add(&s->leave.writes_begun, 1);
 	n = vfs_write(s->vfs, ino, (uint64_t)offset, buf, size, flags);
 	if (n < 0)
 		reply_error(req, (int)n);
 	else
 		fuse_reply_write(req, (size_t)n);
+	atomic_fetch_add(&s->leave.writes_done, 1);
 }
 
 void op_fsync(fuse_req_t req, fuse_ino_t ino, int data_only, struct fuse_file_info *fi)

@@ -75,23 +75,27 @@ int fuse_server_mount(struct fuse_server *s, const char *dir, const char **ret_r
 
 	mount_reason[0] = 0;
 	*ret_reason = mount_reason;
-	if (fuse_set_signal_handlers(s->session) < 0)
-		return -EINVAL;
-	s->signals = true;
+	fuse_leave_prepare(s);
 	mounting = true;
 	r = fuse_session_mount(s->session, dir);
 	mounting = false;
 	s->mounted = r == 0;
+	if (s->mounted)
+		fuse_leave_mounted(s, dir);
 	return r == 0 && s->writable ? fuse_wire_attach(s) : r;
 }
 
 int fuse_server_run(struct fuse_server *s)
 {
-	int r = s->transport->run(s);
+	int r = fuse_leave_watch(s);
 
+	if (r == 0)
+		r = s->transport->run(s);
+	fuse_leave_served(s);
 	if (!s->elsewhere)
 		fuse_session_unmount(s->session);
 	s->mounted = false;
+	fuse_leave_end(s);
 	/* Positive: the signal that ended it, which is a way to be asked. */
 	return MIN(r, 0);
 }
@@ -102,10 +106,9 @@ void fuse_server_free(struct fuse_server *s)
 		return;
 	if (s->mounted && !s->elsewhere)
 		fuse_session_unmount(s->session);
-	if (s->signals)
-		fuse_remove_signal_handlers(s->session);
 	if (s->session)
 		fuse_session_destroy(s->session);
+	free(s->leave.dir);
 	free(s->image);
 	free(s->mount_options);
 	free(s);

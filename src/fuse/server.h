@@ -8,7 +8,7 @@
  * valid over a restart. All changes come from the one kernel that asks, so it may cache for ever: attributes, names
  * (also those that don't exist), links, directories, content. On a read-only mount FORGET does nothing, and where the
  * kernel can do it even open(2) costs no request; on a writable one the vfs counts what the kernel knows and has open.
- * Notifications to the kernel are not used.
+ * Notifications have the kernel write back what it has, where it must be known, and before the end.
  * Errors: -EUCLEAN becomes EIO here; nowhere else is the sign flipped.
  */
 #ifndef PINFS_FUSE_SERVER_H
@@ -44,7 +44,8 @@ int fuse_server_new(struct vfs *vfs, const struct fuse_server_options *options, 
  */
 int fuse_server_mount(struct fuse_server *server, const char *dir, const char **ret_reason);
 
-/* Serves until the directory is unmounted or SIGTERM, SIGINT or SIGHUP comes; then unmounts. 0 or -errno. Called by
+/* Serves until the directory is unmounted, or SIGTERM, SIGINT or SIGHUP comes and the kernel has handed over what it
+ * had to write (a second signal doesn't wait for that); then unmounts. 0 or -errno. Called by
  * the main thread. */
 int fuse_server_run(struct fuse_server *server);
 

@@ -711,6 +711,22 @@ bool vfs_has_writers(struct vfs *v, uint64_t ino)
 	return yes;
 }
 
+int vfs_next_writer(struct vfs *v, uint64_t ino, uint64_t *ret)
+{
+	uint64_t next = UINT64_MAX;
+
+	mutex_lock(&v->nodes_lock);
+	for (size_t b = 0; b < NODE_BUCKETS; b++)
+		for (struct vfs_node *n = v->buckets[b]; n; n = n->next)
+			if (n->writers && n->ino > ino)
+				next = MIN(next, n->ino);
+	mutex_unlock(&v->nodes_lock);
+	if (next == UINT64_MAX)
+		return -ENOENT;
+	*ret = next;
+	return 0;
+}
+
 void vfs_release(struct vfs *v, struct vfs_file *f)
 {
 	struct vfs_node *n = f->node;

@@ -242,6 +242,8 @@ void vfs_release(struct vfs *vfs, struct vfs_file *file);
 
 /* Has somebody it open for writing? */
 bool vfs_has_writers(struct vfs *vfs, uint64_t ino);
+/* The next one of those, with a number after `ino`. -ENOENT */
+int vfs_next_writer(struct vfs *vfs, uint64_t ino, uint64_t *ret);
 
 enum {
 	VFS_WRITE_CACHED = 1u << 0, /* from the kernel's page cache, which keeps the times and the size itself */
