@@ -191,6 +191,29 @@ static int may_set(const struct vfs_inode *inode, const struct vfs_setattr *set)
 	return r;
 }
 
+/* All but the size. */
+static int try_setattr(struct vfs *v, uint64_t ino, const struct vfs_setattr *set, struct vfs_inode *ret)
+{
+	int r = delta_begin(v->delta, 0);
+
+	if (r < 0)
+		return r;
+	r = inode_load(v, ino, ret);
+	if (r == 0)
+		r = may_set(ret, set);
+	if (r == 0)
+		r = set_attributes(v, ret, set);
+	if (r == 0)
+		r = inode_store(v, ret);
+	if (r == 0)
+		forget_times(v, ino, ret);
+	if (r < 0) {
+		delta_abort(v->delta);
+		return r;
+	}
+	return delta_commit(v->delta);
+}
+
 int vfs_setattr(struct vfs *v, uint64_t ino, const struct vfs_setattr *set, struct stat *ret)
 {
 	struct vfs_inode inode;
@@ -216,23 +239,9 @@ int vfs_setattr(struct vfs *v, uint64_t ino, const struct vfs_setattr *set, stru
 		if (!others)
 			return vfs_getattr(v, ino, ret);
 	}
-	r = delta_begin(v->delta, 0);
-	if (r < 0)
-		return r;
-	r = inode_load(v, ino, &inode);
-	if (r == 0)
-		r = may_set(&inode, set);
-	if (r == 0)
-		r = set_attributes(v, &inode, set);
-	if (r == 0)
-		r = inode_store(v, &inode);
-	if (r == 0)
-		forget_times(v, ino, &inode);
-	if (r < 0) {
-		delta_abort(v->delta);
-		return r;
-	}
-	r = delta_commit(v->delta);
+	while ((r = try_setattr(v, ino, set, &inode)) == -EAGAIN)
+		if ((r = xattrs_copy(v, ino)) < 0)
+			break;
 	if (r == 0)
 		inode_stat(v, &inode, ret);
 	return r;

@@ -431,7 +431,7 @@ void node_touch(struct vfs_node *n)
 static int prepare(struct vfs_node *n, unsigned flags, struct vfs_inode *ret)
 {
 	struct vfs *v = n->vfs;
-	bool kill = false;
+	bool kill = false, caps = false;
 	int r;
 
 	/* Or the cache would show changes that nobody can keep. */
@@ -442,14 +442,17 @@ static int prepare(struct vfs_node *n, unsigned flags, struct vfs_inode *ret)
 	/* Asked for by the kernel with each write of who is not privileged: there is hardly ever something to take away. */
 	if (r == 0 && flags & VFS_WRITE_KILL_PRIV)
 		kill = ret->i.mode & (S_ISUID | S_ISGID);
-	if (r == 0 && !kill && flags & (VFS_WRITE_KILL_PRIV | VFS_WRITE_KILL_CAPS))
-		kill = xattr_get(v, ret, CAPABILITY, NULL, 0) >= 0;
+	if (r == 0 && flags & (VFS_WRITE_KILL_PRIV | VFS_WRITE_KILL_CAPS))
+		caps = xattr_get(v, ret, CAPABILITY, NULL, 0) >= 0;
+	kill |= caps;
 	vfs_unlock(v);
 	if (r < 0)
 		return r;
 	if (!S_ISREG(ret->i.mode))
 		return S_ISDIR(ret->i.mode) ? -EISDIR : -EINVAL;
 	r = flags & VFS_WRITE_PAGE ? 0 : inode_may_change(ret);
+	if (r == 0 && caps)
+		r = xattrs_copy(v, n->ino);
 	if (r == 0 && (!ret->in_delta || kill)) {
 		r = delta_begin(v->delta, 0);
 		if (r < 0)

@@ -190,8 +190,10 @@ int inode_kill_caps(struct vfs *vfs, struct vfs_inode *inode);
 #define CAPABILITY "security.capability"
 /* ssize_t, as getxattr; under the lock; ids as stored. */
 ssize_t xattr_get(struct vfs *vfs, const struct vfs_inode *inode, const char *name, void *value, size_t size);
-/* Within a transaction: the delta has the inode's attributes, all of them. */
+/* Within a transaction: the delta has the inode's attributes, all of them. -EAGAIN: they are too many for it; xattrs_copy() comes first. */
 int xattrs_own(struct vfs *vfs, struct vfs_inode *inode);
+/* In as many transactions as it takes: the delta has all of the image's attributes, that nobody looks at before xattrs_own(). */
+int xattrs_copy(struct vfs *vfs, uint64_t ino);
 bool acl_valid(const void *acl, size_t size);
 /* The permissions that it amounts to. True: it says no more than these. */
 bool acl_mode(const void *acl, size_t size, mode_t *mode);

@@ -97,28 +97,115 @@ ssize_t vfs_listxattr(struct vfs *v, uint64_t ino, char *list, size_t size)
 	return n;
 }
 
+/* ---- the image's attributes become the delta's ---- */
+
+/* What one transaction copies at most, so that the delta has room for it. */
+#define COPY_COUNT 8u
+#define COPY_BYTES (32u << 10)
+
+/* The names of an image file's attributes. *ret: terminated, one after the other. */
+static ssize_t image_names(struct vfs *v, const struct vfs_inode *inode, char **ret)
+{
+	_cleanup_free_ char *list = NULL;
+	ssize_t n = inode->has_image ? image_xattr_list(v->image, &inode->image, NULL, 0) : 0;
+
+	if (n <= 0)
+		return n;
+	list = malloc((size_t)n);
+	n = list ? image_xattr_list(v->image, &inode->image, list, (size_t)n) : -ENOMEM;
+	if (n > 0)
+		*ret = steal_pointer(&list);
+	return n;
+}
+
+/*
+ * Within a transaction: attributes from *name on are copied, unless they are there already: that much of an attempt that came to an
+ * end is as good as new, since what is in the image doesn't change. *name: where to go on; `end` if all are there.
+ */
+static int copy_some(struct vfs *v, const struct vfs_inode *inode, const char **name, const char *end)
+{
+	_cleanup_free_ uint8_t *value = malloc(PINFS_XATTR_VALUE_MAX);
+	size_t bytes = 0;
+	unsigned count = 0;
+	ssize_t len;
+	int r = 0;
+
+	if (!value)
+		return -ENOMEM;
+	while (r == 0 && *name < end && count < COPY_COUNT && bytes < COPY_BYTES) {
+		len = delta_xattr_get(v->delta, inode->i.ino, *name, NULL, 0);
+		if (len == -ENODATA) {
+			len = image_xattr_get(v->image, &inode->image, *name, value, PINFS_XATTR_VALUE_MAX);
+			r = len < 0 ? (int)len : delta_xattr_put(v->delta, inode->i.ino, *name, value, (size_t)len);
+			bytes += len < 0 ? 0 : (size_t)len;
+			count++;
+		} else if (len < 0) {
+			r = (int)len;
+		}
+		*name += strlen(*name) + 1;
+	}
+	return r;
+}
+
 int xattrs_own(struct vfs *v, struct vfs_inode *inode)
 {
-	_cleanup_free_ uint8_t *value = NULL;
 	_cleanup_free_ char *list = NULL;
-	ssize_t n, len;
+	const char *name;
+	ssize_t n;
 	int r = 0;
 
 	if (inode->i.own_xattrs)
 		return 0;
+	n = image_names(v, inode, &list);
+	name = list;
+	if (n > 0)
+		r = copy_some(v, inode, &name, list + n);
+	if (n < 0 || r < 0)
+		return n < 0 ? (int)n : r;
+	if (n > 0 && name < list + n)
+		return -EAGAIN;
 	inode->i.own_xattrs = true;
-	n = inode->has_image ? image_xattr_list(v->image, &inode->image, NULL, 0) : 0;
+	return 0;
+}
+
+int xattrs_copy(struct vfs *v, uint64_t ino)
+{
+	_cleanup_free_ char *list = NULL;
+	const char *name = NULL;
+	struct vfs_inode inode;
+	ssize_t n;
+	int r;
+
+	vfs_lock(v);
+	r = inode_load(v, ino, &inode);
+	n = r < 0 ? r : inode.i.own_xattrs ? 0 : image_names(v, &inode, &list);
+	vfs_unlock(v);
 	if (n <= 0)
 		return (int)n;
-	list = malloc((size_t)n);
-	value = malloc(PINFS_XATTR_VALUE_MAX);
-	n = list && value ? image_xattr_list(v->image, &inode->image, list, (size_t)n) : -ENOMEM;
-	for (const char *name = list; r == 0 && name < list + n; name += strlen(name) + 1) {
-		len = image_xattr_get(v->image, &inode->image, name, value, PINFS_XATTR_VALUE_MAX);
-		r = len < 0 ? (int)len : delta_xattr_put(v->delta, inode->i.ino, name, value, (size_t)len);
+	name = list;
+	while (r == 0 && name < list + n) {
+		r = delta_begin(v->delta, 0);
+		if (r < 0)
+			break;
+		r = inode_load(v, ino, &inode);
+		/* Another thread was faster: what it has changed since must not come back. */
+		if (r == 0 && inode.i.own_xattrs) {
+			delta_abort(v->delta);
+			break;
+		}
+		if (r == 0)
+			r = copy_some(v, &inode, &name, list + n);
+		if (r == 0)
+			r = inode_store(v, &inode);
+		if (r < 0)
+			delta_abort(v->delta);
+		else
+			r = delta_commit(v->delta);
 	}
-	return n < 0 ? (int)n : r;
+	return r;
 }
+
+/* ---- changing ---- */
 
 /* -EOPNOTSUPP: not in a namespace that we have. -EINVAL: nothing but a namespace. */
 static int check_namespace(const char *name)
@@ -195,10 +282,28 @@ static int set_one(struct vfs *v, struct vfs_inode *inode, const char *name, con
 	return r < 0 ? r : inode_store(v, inode);
 }
 
+static int try_set(struct vfs *v, uint64_t ino, const char *name, const void *value, size_t size, int flags, bool kill_sgid)
+{
+	struct vfs_inode inode;
+	int r = delta_begin(v->delta, 0);
+
+	if (r < 0)
+		return r;
+	r = inode_load(v, ino, &inode);
+	if (r == 0 && inode.i.flags & (FS_IMMUTABLE_FL | FS_APPEND_FL))
+		r = -EPERM;
+	if (r == 0)
+		r = set_one(v, &inode, name, value, size, flags, kill_sgid);
+	if (r < 0) {
+		delta_abort(v->delta);
+		return r;
+	}
+	return delta_commit(v->delta);
+}
+
 int vfs_setxattr(struct vfs *v, uint64_t ino, const char *name, const void *value, size_t size, int flags, bool kill_sgid)
 {
 	_cleanup_free_ uint8_t *mapped = NULL;
-	struct vfs_inode inode;
 	int r;
 
 	if (!vfs_writable(v))
@@ -218,29 +323,18 @@ int vfs_setxattr(struct vfs *v, uint64_t ino, const char *name, const void *valu
 		map_acl(v, mapped, size, vfs_unmap_id);
 		value = mapped;
 	}
-	r = delta_begin(v->delta, 0);
-	if (r < 0)
-		return r;
-	r = inode_load(v, ino, &inode);
-	if (r == 0 && inode.i.flags & (FS_IMMUTABLE_FL | FS_APPEND_FL))
-		r = -EPERM;
-	if (r == 0)
-		r = set_one(v, &inode, name, value, size, flags, kill_sgid);
-	if (r < 0) {
-		delta_abort(v->delta);
-		return r;
-	}
-	return delta_commit(v->delta);
+	while ((r = try_set(v, ino, name, value, size, flags, kill_sgid)) == -EAGAIN)
+		if ((r = xattrs_copy(v, ino)) < 0)
+			break;
+	return r;
 }
 
-int vfs_removexattr(struct vfs *v, uint64_t ino, const char *name)
+static int try_remove(struct vfs *v, uint64_t ino, const char *name)
 {
 	struct vfs_inode inode;
 	ssize_t n;
 	int r;
 
-	if (!vfs_writable(v))
-		return -EROFS;
 	/* It makes room, unless those of the image have to be copied first. */
 	vfs_lock(v);
 	r = inode_load(v, ino, &inode);
@@ -269,4 +363,16 @@ int vfs_removexattr(struct vfs *v, uint64_t ino, const char *name)
 		return r;
 	}
 	return delta_commit(v->delta);
+}
+
+int vfs_removexattr(struct vfs *v, uint64_t ino, const char *name)
+{
+	int r;
+
+	if (!vfs_writable(v))
+		return -EROFS;
+	while ((r = try_remove(v, ino, name)) == -EAGAIN)
+		if ((r = xattrs_copy(v, ino)) < 0)
+			break;
+	return r;
 }
