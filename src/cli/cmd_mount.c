@@ -464,6 +464,11 @@ static int check_delta(struct mount *m)
 			log_msg(LOG_LEVEL_WARNING, "the changes in %s are not shown; 'rw' or 'ro,delta=FILE' would", m->delta);
 		m->delta[0] = 0;
 	}
+	if (m->writable && (vfs_idmap_ambiguous(&o->uids) || vfs_idmap_ambiguous(&o->gids))) {
+		log_error("%s= maps one owner twice: of what is changed it would not be known whose it is; mount with 'ro', or leave one out",
+			vfs_idmap_ambiguous(&o->uids) ? "uidmap" : "gidmap");
+		return MOUNT_USAGE;
+	}
 	if (o->size && !m->writable) {
 		log_error("size= is for writable mounts: add 'rw'");
 		return MOUNT_USAGE;

@@ -118,6 +118,14 @@ static int chmod_acl(struct vfs *v, struct vfs_inode *inode)
 	return r < 0 ? r : delta_xattr_put(v->delta, inode->i.ino, ACL_ACCESS, acl, (size_t)n);
 }
 
+/* Where everything is shown as owned by one, it stays that, as on filesystems without owners. */
+static int set_owner(const struct vfs_idmap *map, uint32_t id, uint32_t *owner)
+{
+	if (map->all)
+		return id == map->all_as ? 0 : -EPERM;
+	return vfs_unmap_id(map, id, owner);
+}
+
 static int set_attributes(struct vfs *v, struct vfs_inode *inode, const struct vfs_setattr *set)
 {
 	struct timespec now = time_now();
@@ -125,10 +133,10 @@ static int set_attributes(struct vfs *v, struct vfs_inode *inode, const struct v
 
 	if (set->valid & VFS_SET_KILL_PRIV)
 		r = inode_kill_priv(v, inode);
-	if (set->valid & VFS_SET_UID)
-		inode->i.uid = vfs_unmap_id(&v->uids, set->uid);
-	if (set->valid & VFS_SET_GID)
-		inode->i.gid = vfs_unmap_id(&v->gids, set->gid);
+	if (r == 0 && set->valid & VFS_SET_UID)
+		r = set_owner(&v->uids, set->uid, &inode->i.uid);
+	if (r == 0 && set->valid & VFS_SET_GID)
+		r = set_owner(&v->gids, set->gid, &inode->i.gid);
 	if (r == 0 && set->valid & VFS_SET_MODE) {
 		inode->i.mode = (inode->i.mode & S_IFMT) | (set->mode & 07777);
 		r = chmod_acl(v, inode);

@@ -91,8 +91,8 @@ extern const struct cache_ops vfs_image_ops;
 extern const struct cache_ops vfs_node_ops;
 
 uint32_t vfs_map_id(const struct vfs_idmap *map, uint32_t id);
-/* The other way: what is stored for an owner that is shown as `id`. */
-uint32_t vfs_unmap_id(const struct vfs_idmap *map, uint32_t id);
+/* The other way: what is stored for an owner that is shown as `id`. -EOVERFLOW: nobody is. (With map->all everybody keeps his own.) */
+int vfs_unmap_id(const struct vfs_idmap *map, uint32_t id, uint32_t *ret);
 /* Something in the image contradicts itself, seen from here: logged as the image's own findings; -EUCLEAN. */
 int vfs_damaged(struct vfs *vfs, const struct image_inode *inode, const char *what);
 

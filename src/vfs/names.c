@@ -87,13 +87,16 @@ static int inherit(struct vfs *v, const struct vfs_inode *dir, struct vfs_inode 
 	ssize_t n = 0;
 	int r = 0;
 
-	new->i.uid = vfs_unmap_id(&v->uids, cred->uid);
-	new->i.gid = vfs_unmap_id(&v->gids, cred->gid);
-	if (dir->i.mode & S_ISGID) {
+	r = vfs_unmap_id(&v->uids, cred->uid, &new->i.uid);
+	if (r == 0 && dir->i.mode & S_ISGID) {
 		new->i.gid = dir->i.gid;
 		if (S_ISDIR(mode))
 			mode |= S_ISGID;
+	} else if (r == 0) {
+		r = vfs_unmap_id(&v->gids, cred->gid, &new->i.gid);
 	}
+	if (r < 0)
+		return r;
 	new->i.flags = dir->i.flags & (FS_NODUMP_FL | FS_NOATIME_FL | FS_SYNC_FL | (S_ISDIR(mode) ? FS_DIRSYNC_FL : 0));
 	if (dir->i.flags & FS_PROJINHERIT_FL) {
 		new->i.project = dir->i.project;

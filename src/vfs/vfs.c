@@ -309,17 +309,43 @@ uint32_t vfs_map_id(const struct vfs_idmap *map, uint32_t id)
 	return id;
 }
 
-uint32_t vfs_unmap_id(const struct vfs_idmap *map, uint32_t id)
+int vfs_unmap_id(const struct vfs_idmap *map, uint32_t id, uint32_t *ret)
 {
-	if (map->all)
-		return id;
-	for (unsigned i = 0; i < map->count; i++) {
+	bool shown = true;
+
+	/* The kernel's "nobody that is known here". */
+	if (id == UINT32_MAX)
+		return -EOVERFLOW;
+	for (unsigned i = 0; i < map->count && !map->all; i++) {
 		const struct vfs_idmap_range *r = &map->ranges[i];
 
-		if (id >= r->to && id - r->to < r->count)
-			return r->from + (id - r->to);
+		if (id >= r->to && id - r->to < r->count) {
+			*ret = r->from + (id - r->to);
+			return 0;
+		}
+		shown &= id < r->from || id - r->from >= r->count;
 	}
-	return id;
+	if (!shown)
+		return -EOVERFLOW;
+	*ret = id;
+	return 0;
+}
+
+static bool overlap(uint32_t a, uint32_t a_count, uint32_t b, uint32_t b_count)
+{
+	return a < b ? b - a < a_count : a - b < b_count;
+}
+
+bool vfs_idmap_ambiguous(const struct vfs_idmap *map)
+{
+	for (unsigned i = 0; i < map->count; i++)
+		for (unsigned j = 0; j < i; j++) {
+			const struct vfs_idmap_range *a = &map->ranges[i], *b = &map->ranges[j];
+
+			if (overlap(a->from, a->count, b->from, b->count) || overlap(a->to, a->count, b->to, b->count))
+				return true;
+		}
+	return false;
 }
 
 /* ---- writable mounts ---- */

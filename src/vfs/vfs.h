@@ -30,7 +30,10 @@ struct vfs;
 #define VFS_READ_MAX (1u << 20)
 
 #define VFS_IDMAP_RANGES 32
-/* How owners are shown. What no range covers stays as it is. */
+/*
+ * How owners are shown. What no range covers stays as it is. Changes go the other way: who is shown for nobody that could be
+ * stored makes no file and is given none (-EOVERFLOW). With `all` new files are their makers', and owners don't change.
+ */
 struct vfs_idmap {
 	bool all; /* everybody is `all_as` */
 	uint32_t all_as;
@@ -39,6 +42,9 @@ struct vfs_idmap {
 		uint32_t from, to, count;
 	} ranges[VFS_IDMAP_RANGES];
 };
+
+/* Two ranges speak of one owner, stored or shown: writable mounts must not be made with it. */
+bool vfs_idmap_ambiguous(const struct vfs_idmap *map);
 
 struct vfs_options {
 	const char *name; /* of the image, for messages; copied */

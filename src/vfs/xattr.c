@@ -16,7 +16,7 @@ bool vfs_has_acls(const struct vfs *v)
 }
 
 /* Ids in ACLs are shown, and stored, like owners. */
-static void map_acl(const struct vfs *v, uint8_t *value, size_t size, uint32_t (*map_id)(const struct vfs_idmap *map, uint32_t id))
+static int map_acl(const struct vfs *v, uint8_t *value, size_t size, bool store)
 {
 	struct {
 		pinfs_le16 tag, perm;
@@ -25,14 +25,23 @@ static void map_acl(const struct vfs *v, uint8_t *value, size_t size, uint32_t (
 
 	for (size_t at = sizeof(pinfs_le32); at + sizeof(entry) <= size; at += sizeof(entry)) {
 		const struct vfs_idmap *map;
+		uint32_t id;
+		int r = 0;
 
 		memcpy(&entry, value + at, sizeof(entry));
 		map = pinfs_get16(entry.tag) == 0x02 ? &v->uids : pinfs_get16(entry.tag) == 0x08 ? &v->gids : NULL;
 		if (!map)
 			continue;
-		entry.id = pinfs_put32(map_id(map, pinfs_get32(entry.id)));
+		if (store)
+			r = vfs_unmap_id(map, pinfs_get32(entry.id), &id);
+		else
+			id = vfs_map_id(map, pinfs_get32(entry.id));
+		if (r < 0)
+			return r;
+		entry.id = pinfs_put32(id);
 		memcpy(value + at, &entry, sizeof(entry));
 	}
+	return 0;
 }
 
 static bool is_acl(const char *name)
@@ -58,7 +67,7 @@ ssize_t vfs_getxattr(struct vfs *v, uint64_t ino, const char *name, void *value,
 		n = xattr_get(v, &inode, name, value, size);
 	vfs_unlock(v);
 	if (n > 0 && size && is_acl(name))
-		map_acl(v, value, (size_t)n, vfs_map_id);
+		map_acl(v, value, (size_t)n, false);
 	return n;
 }
 
@@ -320,7 +329,9 @@ int vfs_setxattr(struct vfs *v, uint64_t ino, const char *name, const void *valu
 		if (!mapped)
 			return -ENOMEM;
 		memcpy(mapped, value, size);
-		map_acl(v, mapped, size, vfs_unmap_id);
+		r = map_acl(v, mapped, size, true);
+		if (r < 0)
+			return r;
 		value = mapped;
 	}
 	while ((r = try_set(v, ino, name, value, size, flags, kill_sgid)) == -EAGAIN)
