@@ -14,6 +14,7 @@
 #include <getopt.h>
 #include <limits.h>
 #include <malloc.h>
+#include <mntent.h>
 #include <sched.h>
 #include <signal.h>
 #include <sys/ioctl.h>
@@ -53,6 +54,7 @@ static void mount_help(void)
 	     "       size=SIZE               …may take so much room\n"
 	     "       norecovery              refuse changes that were not unmounted, instead of recovering them\n"
 	     "       noatime, strictatime    access times of what is read: never, always (default: relatime)\n"
+	     "       sync, dirsync           each change, or each of names, is on the disk when the call returns\n"
 	     "       uid=N, gid=N            show everything as owned by this user, this group\n"
 	     "       uidmap=FROM:TO[:COUNT]  show some owners as others; gidmap= likewise; several with ';' between\n"
 	     "       allow_other             other users may look, too (default if root mounts: noallow_other)\n"
@@ -112,6 +114,9 @@ static int open_vfs(const struct mount *m, struct vfs **ret)
 		.dir = temporary_dir(),
 		.size_limit = o->size,
 		.atime = o->atime,
+		.nodiratime = o->nodiratime,
+		.sync = o->sync,
+		.dirsync = o->dirsync,
 		.norecovery = o->norecovery,
 		.read_only = !m->writable,
 	};
@@ -530,6 +535,22 @@ static int namespace_open(struct mount *m)
 	return MOUNT_SYSTEM;
 }
 
+/* Has the mount such an option? The last one of that directory counts. */
+static bool mount_has(const char *dir, const char *option)
+{
+	FILE *f = setmntent("/proc/self/mounts", "r");
+	char path[PATH_MAX];
+	struct mntent *e;
+	bool has = false;
+
+	while (f && realpath(dir, path) && (e = getmntent(f)))
+		if (!strcmp(e->mnt_dir, path))
+			has = hasmntopt(e, option);
+	if (f)
+		endmntent(f);
+	return has;
+}
+
 /* mount -o remount: the kernel's own flags of a mount that there is. */
 static int do_remount(struct mount *m)
 {
@@ -553,6 +574,12 @@ static int do_remount(struct mount *m)
 		log_error("can't remount %s writable: it has no delta; unmount it, and mount it with 'rw'", m->dir);
 		return MOUNT_FAIL;
 	}
+	/* The daemon has its part in these, and takes no new options. */
+	if ((o->sync && !mount_has(m->dir, "sync")) || (o->dirsync && !mount_has(m->dir, "dirsync"))) {
+		log_error("can't remount %s with 'sync' or 'dirsync'; unmount it, and mount it with that", m->dir);
+		return MOUNT_FAIL;
+	}
+	flags |= (mount_has(m->dir, "sync") ? MS_SYNCHRONOUS : 0) | (mount_has(m->dir, "dirsync") ? MS_DIRSYNC : 0);
 	if (mount(NULL, m->dir, NULL, flags, NULL) == 0)
 		return MOUNT_OK;
 	log_error("can't remount %s: %s", m->dir, errno == EPERM ? "only root may do that" : strerror(errno));

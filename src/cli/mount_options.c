@@ -250,6 +250,9 @@ FLAG(diratime, nodiratime, false)
 FLAG(nodiratime, nodiratime, true)
 FLAG(symfollow, nosymfollow, false)
 FLAG(nosymfollow, nosymfollow, true)
+FLAG(sync, sync, true)
+FLAG(async, sync, false)
+FLAG(dirsync, dirsync, true)
 
 static const struct option options_known[] = {
 	{"ro", set_ro, NULL},
@@ -290,12 +293,15 @@ static const struct option options_known[] = {
 	{"nodiratime", set_nodiratime, NULL},
 	{"symfollow", set_symfollow, NULL},
 	{"nosymfollow", set_nosymfollow, NULL},
+	{"sync", set_sync, NULL},
+	{"async", set_async, NULL},
+	{"dirsync", set_dirsync, NULL},
 };
 
 /* Meant for mount(8) and systemd, or without effect on what never changes. Some come with a value. */
 static const char *const options_ignored[] = {
 	"defaults", "default_permissions", "auto", "noauto", "_netdev", "nofail", "user", "nouser", "users", "nousers",
-	"owner", "noowner", "group", "nogroup", "comment", "uhelper", "norelatime", "nostrictatime", "lazytime", "nolazytime", "sync", "async", "dirsync", "mand", "nomand", "iversion", "noiversion",
+	"owner", "noowner", "group", "nogroup", "comment", "uhelper", "norelatime", "nostrictatime", "lazytime", "nolazytime", "mand", "nomand", "iversion", "noiversion",
 	"silent", "loud", "nonempty",
 };
 
@@ -429,6 +435,11 @@ char *mount_options_for_fuse(const struct mount_options *o, const char *source, 
 		fputs(",nodiratime", f);
 	if (o->nosymfollow)
 		fputs(",nosymfollow", f);
+	/* So that the kernel hands on what it would keep for a while. */
+	if (writable && o->sync)
+		fputs(",sync", f);
+	if (writable && o->dirsync)
+		fputs(",dirsync", f);
 	if (fclose(f)) {
 		free(text);
 		return NULL;

@@ -39,7 +39,7 @@ struct mount_options {
 	bool ephemeral, norecovery;
 	uint64_t size; /* of the delta at most; 0: no limit */
 	enum vfs_atime atime;
-	bool suid, dev, noexec, noatime, nodiratime, nosymfollow;
+	bool suid, dev, noexec, noatime, nodiratime, nosymfollow, sync, dirsync;
 };
 
 void mount_options_init(struct mount_options *options);

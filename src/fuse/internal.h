@@ -112,6 +112,12 @@ struct fuse_entry_param fuse_entry_for(struct fuse_server *server, const struct 
 /* r < 0: the error. Else st, which the vfs has counted as known, and does no more if the kernel didn't take it. */
 void fuse_reply_found(fuse_req_t req, int r, const struct stat *st);
 
+/* After a change of an inode, or of names in a directory: r, or why it could not be made durable, where that was asked for. */
+static inline int settled(fuse_req_t req, int r, uint64_t ino)
+{
+	return r < 0 ? r : vfs_settle(server_of(req)->vfs, ino);
+}
+
 /* ---- the operations, as libfuse declares them ---- */
 
 /* ops_name.c */

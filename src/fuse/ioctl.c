@@ -97,7 +97,7 @@ static void ioctl_setflags(fuse_req_t req, fuse_ino_t ino, const void *in, size_
 		r = vfs_setflags(vfs, ino, flags, project);
 	}
 	flags_changed(req, ino, r);
-	reply_done(req, r);
+	reply_done(req, settled(req, r, ino));
 }
 
 static void ioctl_getxflags(fuse_req_t req, fuse_ino_t ino, size_t out_size)
@@ -135,7 +135,7 @@ static void ioctl_setxflags(fuse_req_t req, fuse_ino_t ino, const void *in, size
 								    vfs_setflags(vfs, ino, flags, x.fsx_projid);
 	}
 	flags_changed(req, ino, r);
-	reply_done(req, r);
+	reply_done(req, settled(req, r, ino));
 }
 
 static void ioctl_trim(fuse_req_t req, const void *in, size_t in_size, size_t out_size)

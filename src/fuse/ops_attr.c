@@ -44,7 +44,7 @@ void op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attr, int to_set, s
 	set.valid |= set_time(to_set, FUSE_SET_ATTR_MTIME, FUSE_SET_ATTR_MTIME_NOW, VFS_SET_MTIME, VFS_SET_MTIME_NOW);
 	set.valid |= fuse_marks()->kill_priv ? VFS_SET_KILL_PRIV : 0;
 	/* Nothing: the kernel would have killed setuid itself, and then left it to us and the write that follows. */
-	r = set.valid ? vfs_setattr(s->vfs, ino, &set, &st) : vfs_getattr(s->vfs, ino, &st);
+	r = set.valid ? settled(req, vfs_setattr(s->vfs, ino, &set, &st), ino) : vfs_getattr(s->vfs, ino, &st);
 	if (r < 0)
 		reply_error(req, r);
 	else
@@ -112,10 +112,12 @@ void op_listxattr(fuse_req_t req, fuse_ino_t ino, size_t size)
 
 void op_setxattr(fuse_req_t req, fuse_ino_t ino, const char *name, const char *value, size_t size, int flags)
 {
-	reply_error(req, vfs_setxattr(server_of(req)->vfs, ino, name, value, size, flags, fuse_marks()->acl_kill_sgid));
+	int r = vfs_setxattr(server_of(req)->vfs, ino, name, value, size, flags, fuse_marks()->acl_kill_sgid);
+
+	reply_error(req, settled(req, r, ino));
 }
 
 void op_removexattr(fuse_req_t req, fuse_ino_t ino, const char *name)
 {
-	reply_error(req, vfs_removexattr(server_of(req)->vfs, ino, name));
+	reply_error(req, settled(req, vfs_removexattr(server_of(req)->vfs, ino, name), ino));
 }

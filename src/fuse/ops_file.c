@@ -33,7 +33,11 @@ void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 	}
 	if (s->writable)
 		r = vfs_open(s->vfs, ino, fi->flags & OPEN_FLAGS, fuse_marks()->kill_priv, &file);
+	if (r == 0 && fi->flags & O_TRUNC)
+		r = vfs_settle(s->vfs, ino);
 	if (r < 0) {
+		if (file)
+			vfs_release(s->vfs, file);
 		reply_error(req, r);
 		return;
 	}
@@ -81,8 +85,11 @@ void op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode,
 		return;
 	}
 	r = vfs_open(s->vfs, st.st_ino, flags | (truncate ? O_TRUNC : 0), fuse_marks()->kill_priv, &file);
-	if (r == 0 && truncate) {
-		r = vfs_getattr(s->vfs, st.st_ino, &st);
+	if (r == 0) {
+		r = truncate ? vfs_getattr(s->vfs, st.st_ino, &st) : 0;
+		r = settled(req, r, fuse_marks()->tmpfile ? st.st_ino : parent);
+		if (r == 0 && truncate)
+			r = vfs_settle(s->vfs, st.st_ino);
 		if (r < 0)
 			vfs_release(s->vfs, file);
 	}
@@ -182,6 +189,11 @@ void op_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, off_
 		flags |= VFS_WRITE_DSYNC;
 	atomic_fetch_add(&s->leave.writes_begun, 1);
 	n = vfs_write(s->vfs, ino, (uint64_t)offset, buf, size, flags);
+	if (n >= 0 && !fi->writepage && !(flags & (VFS_WRITE_SYNC | VFS_WRITE_DSYNC))) {
+		int r = vfs_settle(s->vfs, ino);
+
+		n = r < 0 ? r : n;
+	}
 	if (n < 0)
 		reply_error(req, (int)n);
 	else
@@ -219,7 +231,7 @@ void op_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t offset, off_t 
 
 	if (r == 0)
 		r = vfs_fallocate(server_of(req)->vfs, ino, mode, (uint64_t)offset, (uint64_t)length);
-	reply_error(req, r);
+	reply_error(req, settled(req, r, ino));
 }
 
 void op_copy_file_range(fuse_req_t req, fuse_ino_t from, off_t from_offset, struct fuse_file_info *from_fi, fuse_ino_t to,
@@ -234,6 +246,11 @@ void op_copy_file_range(fuse_req_t req, fuse_ino_t from, off_t from_offset, stru
 		fetch_rest(s, from);
 	if (n == 0)
 		n = vfs_copy_range(s->vfs, from, (uint64_t)from_offset, to, (uint64_t)to_offset, len);
+	if (n >= 0) {
+		int r = vfs_settle(s->vfs, to);
+
+		n = r < 0 ? r : n;
+	}
 	if (n < 0)
 		reply_error(req, (int)n);
 	else

@@ -44,12 +44,22 @@ void op_readlink(fuse_req_t req, fuse_ino_t ino)
 		fuse_reply_readlink(req, target);
 }
 
+/* A name was made in a directory, for an inode that is known by that. */
+static void reply_made(fuse_req_t req, int r, uint64_t parent, const struct stat *st)
+{
+	int e = settled(req, r, parent);
+
+	if (r == 0 && e < 0)
+		vfs_forget(server_of(req)->vfs, st->st_ino, 1);
+	fuse_reply_found(req, e, st);
+}
+
 void op_mknod(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, dev_t rdev)
 {
 	struct vfs_cred cred = fuse_caller_cred(req);
 	struct stat st;
 
-	fuse_reply_found(req, vfs_mknod(server_of(req)->vfs, parent, name, mode, rdev, &cred, &st), &st);
+	reply_made(req, vfs_mknod(server_of(req)->vfs, parent, name, mode, rdev, &cred, &st), parent, &st);
 }
 
 void op_mkdir(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode)
@@ -57,7 +67,7 @@ void op_mkdir(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode)
 	struct vfs_cred cred = fuse_caller_cred(req);
 	struct stat st;
 
-	fuse_reply_found(req, vfs_mkdir(server_of(req)->vfs, parent, name, mode, &cred, &st), &st);
+	reply_made(req, vfs_mkdir(server_of(req)->vfs, parent, name, mode, &cred, &st), parent, &st);
 }
 
 void op_symlink(fuse_req_t req, const char *target, fuse_ino_t parent, const char *name)
@@ -65,24 +75,24 @@ void op_symlink(fuse_req_t req, const char *target, fuse_ino_t parent, const cha
 	struct vfs_cred cred = fuse_caller_cred(req);
 	struct stat st;
 
-	fuse_reply_found(req, vfs_symlink(server_of(req)->vfs, parent, name, target, &cred, &st), &st);
+	reply_made(req, vfs_symlink(server_of(req)->vfs, parent, name, target, &cred, &st), parent, &st);
 }
 
 void op_link(fuse_req_t req, fuse_ino_t ino, fuse_ino_t parent, const char *name)
 {
 	struct stat st;
 
-	fuse_reply_found(req, vfs_link(server_of(req)->vfs, ino, parent, name, &st), &st);
+	reply_made(req, vfs_link(server_of(req)->vfs, ino, parent, name, &st), parent, &st);
 }
 
 void op_unlink(fuse_req_t req, fuse_ino_t parent, const char *name)
 {
-	reply_error(req, vfs_unlink(server_of(req)->vfs, parent, name));
+	reply_error(req, settled(req, vfs_unlink(server_of(req)->vfs, parent, name), parent));
 }
 
 void op_rmdir(fuse_req_t req, fuse_ino_t parent, const char *name)
 {
-	reply_error(req, vfs_rmdir(server_of(req)->vfs, parent, name));
+	reply_error(req, settled(req, vfs_rmdir(server_of(req)->vfs, parent, name), parent));
 }
 
 void op_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino_t new_parent, const char *new_name,
@@ -90,5 +100,8 @@ void op_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino_t n
 {
 	struct vfs_cred cred = fuse_caller_cred(req);
 
-	reply_error(req, vfs_rename(server_of(req)->vfs, parent, name, new_parent, new_name, flags, &cred));
+	int r = vfs_rename(server_of(req)->vfs, parent, name, new_parent, new_name, flags, &cred);
+
+	r = settled(req, r, parent);
+	reply_error(req, parent == new_parent ? r : settled(req, r, new_parent));
 }

@@ -43,7 +43,7 @@ void fuse_wire_want(struct fuse_server *s)
 	 */
 	uint64_t want = FUSE_HANDLE_KILLPRIV_V2 | FUSE_SETXATTR_EXT | FUSE_ALLOW_IDMAP | FUSE_PARALLEL_DIROPS;
 
-	/* Mappings shared for writing, of files that have no page cache else. */
+	/* Mappings shared for writing, of files that have no page cache else */
 	if (s->caching == FUSE_CACHE_DAEMON)
 		want |= FUSE_DIRECT_IO_ALLOW_MMAP;
 	s->init_extra = want & s->init_offered;

@@ -255,6 +255,38 @@ int vfs_setattr(struct vfs *v, uint64_t ino, const struct vfs_setattr *set, stru
 	return r;
 }
 
+/* ---- durable at once ---- */
+
+static bool wants_sync(const struct vfs *v, const struct vfs_inode *inode)
+{
+	bool dir = S_ISDIR(inode->i.mode);
+
+	return v->options.sync || (dir && v->options.dirsync) || inode->i.flags & (FS_SYNC_FL | (dir ? FS_DIRSYNC_FL : 0));
+}
+
+int vfs_settle(struct vfs *v, uint64_t ino)
+{
+	struct vfs_inode inode;
+	struct vfs_node *n;
+	bool yes;
+	int r = 0, e;
+
+	if (!vfs_writable(v))
+		return 0;
+	vfs_lock(v);
+	yes = inode_load(v, ino, &inode) == 0 && wants_sync(v, &inode);
+	vfs_unlock(v);
+	if (!yes)
+		return 0;
+	n = node_find(v, ino);
+	if (n) {
+		r = node_sync(n, NULL);
+		node_put(n);
+	}
+	e = delta_flush(v->delta);
+	return r < 0 ? r : e;
+}
+
 /* ---- flags ---- */
 
 /* What FS_IOC_SETFLAGS may change. The others that are known are shown, and can't be. */
@@ -294,6 +326,9 @@ int vfs_setflags(struct vfs *v, uint64_t ino, uint32_t flags, uint32_t project)
 		r = -ENOTTY;
 	if (r == 0 && flags & (FS_DIRSYNC_FL | FS_PROJINHERIT_FL) && !S_ISDIR(inode.i.mode))
 		r = -EINVAL;
+	/* The kernel keeps what is written, and can't be told of such files. */
+	if (r == 0 && v->kernel_times && flags & ~inode.i.flags & FS_SYNC_FL)
+		r = -EOPNOTSUPP;
 	if (r == 0) {
 		inode.i.flags = flags;
 		inode.i.project = project;

@@ -67,6 +67,7 @@ struct vfs_delta_options {
 	uint64_t size_limit; /* bytes of the delta at most; 0: what the disk has */
 	enum vfs_atime atime;
 	bool nodiratime;
+	bool sync, dirsync; /* as mount(8) has them: vfs_settle() */
 	bool read_only;	    /* the delta is looked at, nothing is changed */
 	struct store *store; /* instead of a path: tests; it belongs to the vfs from now on */
 	bool norecovery;    /* fails if frames of the log would have to be applied */
@@ -236,7 +237,10 @@ int vfs_setattr(struct vfs *vfs, uint64_t ino, const struct vfs_setattr *set, st
 int vfs_setxattr(struct vfs *vfs, uint64_t ino, const char *name, const void *value, size_t size, int flags, bool kill_sgid);
 int vfs_removexattr(struct vfs *vfs, uint64_t ino, const char *name);
 
-/* FS_*_FL as FS_IOC_GETFLAGS; and the project of FS_IOC_FSGETXATTR. Which flags can't be changed is -EOPNOTSUPP. */
+/*
+ * FS_*_FL as FS_IOC_GETFLAGS; and the project of FS_IOC_FSGETXATTR. Which flags can't be changed is -EOPNOTSUPP, and FS_SYNC_FL where the
+ * kernel caches what is written.
+ */
 int vfs_getflags(struct vfs *vfs, uint64_t ino, uint32_t *ret_flags, uint32_t *ret_project);
 int vfs_setflags(struct vfs *vfs, uint64_t ino, uint32_t flags, uint32_t project);
 
@@ -268,6 +272,12 @@ int vfs_fallocate(struct vfs *vfs, uint64_t ino, int mode, uint64_t offset, uint
 ssize_t vfs_copy_range(struct vfs *vfs, uint64_t from, uint64_t from_offset, uint64_t to, uint64_t to_offset, size_t len);
 /* file: whose failed writebacks are reported, once each; or NULL. For directories too; for the root it is vfs_sync(). */
 int vfs_fsync(struct vfs *vfs, uint64_t ino, struct vfs_file *file, bool data_only);
+
+/*
+ * After a change of the inode: it is durable on return, if the mount (sync) or its flags (FS_SYNC_FL) ask for that; of a directory,
+ * whose names were changed, also by dirsync and FS_DIRSYNC_FL. Else nothing.
+ */
+int vfs_settle(struct vfs *vfs, uint64_t ino);
 
 /* Gives free space of the delta between bytes [start, start + len) back to the disk, runs of at least `least` bytes. FITRIM. */
 int vfs_trim(struct vfs *vfs, uint64_t start, uint64_t len, uint64_t least, uint64_t *ret_bytes);
