@@ -14,6 +14,8 @@
 /* What was closed is written after this time, so that closing and opening again costs nothing. */
 #define IDLE_NS 1000000000ull
 #define JANITOR_MS 500u
+/* Times of so many files are written in one transaction. */
+#define TIMES_MOST 8u
 
 /* ---- what the kernel knows ---- */
 
@@ -250,31 +252,49 @@ void times_stored(struct vfs_node *n, const struct delta_inode *i)
 	mutex_unlock(&n->vfs->nodes_lock);
 }
 
-/* Times that only the node knows go into the delta. */
-static int times_flush(struct vfs_node *n)
+static bool times_dirty(struct vfs_node *n)
 {
-	struct vfs *v = n->vfs;
-	struct vfs_inode inode;
 	bool dirty;
-	int r;
 
-	mutex_lock(&v->nodes_lock);
+	mutex_lock(&n->vfs->nodes_lock);
 	dirty = n->mtime_dirty || n->atime_dirty;
-	mutex_unlock(&v->nodes_lock);
-	if (!dirty)
+	mutex_unlock(&n->vfs->nodes_lock);
+	return dirty;
+}
+
+/* Times that only the nodes know, at most TIMES_MOST of them, go into the delta, in one transaction. */
+static int times_flush(struct vfs_node *const *nodes, unsigned count)
+{
+	struct vfs *v = nodes[0]->vfs;
+	struct vfs_inode inodes[TIMES_MOST];
+	unsigned stored = 0;
+	int r = 0;
+
+	while (stored < count && !times_dirty(nodes[stored]))
+		stored++;
+	if (stored == count)
 		return 0;
 	r = delta_begin(v->delta, DELTA_PROMISED);
 	if (r < 0)
 		return r;
-	r = inode_load(v, n->ino, &inode);
-	if (r == 0) {
-		r = inode_store(v, &inode);
+	for (unsigned i = 0; r == 0 && i < count; i++) {
+		inodes[i].i.ino = 0;
+		if (!times_dirty(nodes[i]))
+			continue;
+		r = inode_load(v, nodes[i]->ino, &inodes[i]);
 		if (r == 0)
-			times_stored(n, &inode.i);
+			r = inode_store(v, &inodes[i]);
+		/* It is gone. */
+		if (r == -ENOENT)
+			r = 0;
 	}
+	/* They are the delta's before anybody can change them again. */
+	for (unsigned i = 0; r == 0 && i < count; i++)
+		if (inodes[i].i.ino)
+			times_stored(nodes[i], &inodes[i].i);
 	if (r < 0) {
 		delta_abort(v->delta);
-		return r == -ENOENT ? 0 : r;
+		return r;
 	}
 	return delta_commit(v->delta);
 }
@@ -292,7 +312,7 @@ int node_sync(struct vfs_node *n, struct cache_errseq *seen)
 		n->syncing--;
 		mutex_unlock(&n->vfs->nodes_lock);
 	}
-	e = times_flush(n);
+	e = times_flush(&n, 1);
 	return r < 0 ? r : e;
 }
 
@@ -342,27 +362,38 @@ static bool node_dirty(struct vfs_node *n)
 	return dirty;
 }
 
+static void janitor_put_all(struct vfs *v, struct vfs_node **nodes, unsigned *count)
+{
+	bool many;
+
+	if (*count)
+		times_flush(nodes, *count);
+	for (unsigned i = 0; i < *count; i++) {
+		mutex_lock(&v->nodes_lock);
+		many = v->idle_count >= NODES_IDLE;
+		mutex_unlock(&v->nodes_lock);
+		janitor_put(nodes[i], many);
+	}
+	*count = 0;
+}
+
 static void janitor_round(struct vfs *v)
 {
-	unsigned most;
-	struct vfs_node *n;
+	struct vfs_node *nodes[TIMES_MOST], *n;
+	unsigned most, count = 0;
 
 	mutex_lock(&v->nodes_lock);
 	most = v->idle_count;
 	mutex_unlock(&v->nodes_lock);
 	while (most-- && (n = janitor_next(v, false))) {
-		bool dirty = node_dirty(n), many;
-
 		/* Errors are kept for who opens it again (errseq); what could not be written stays. */
-		if (dirty && n->mapping)
+		if (node_dirty(n) && n->mapping)
 			cache_sync(n->mapping, 0, UINT64_MAX, NULL);
-		if (dirty)
-			times_flush(n);
-		mutex_lock(&v->nodes_lock);
-		many = v->idle_count >= NODES_IDLE;
-		mutex_unlock(&v->nodes_lock);
-		janitor_put(n, many);
+		nodes[count++] = n;
+		if (count == TIMES_MOST)
+			janitor_put_all(v, nodes, &count);
 	}
+	janitor_put_all(v, nodes, &count);
 }
 
 static void *janitor_main(void *arg)
