@@ -431,8 +431,6 @@ char *mount_options_for_fuse(const struct mount_options *o, const char *source, 
 		fputs(",noexec", f);
 	if (o->noatime)
 		fputs(",noatime", f);
-	if (o->nodiratime)
-		fputs(",nodiratime", f);
 	if (o->nosymfollow)
 		fputs(",nosymfollow", f);
 	/* So that the kernel hands on what it would keep for a while. */
