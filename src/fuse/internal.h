@@ -60,6 +60,7 @@ struct fuse_marks {
 	bool tmpfile;	    /* it came as FUSE_TMPFILE and goes on as FUSE_CREATE */
 	bool kill_priv;	    /* setuid and setgid go: of write, open, create and setattr */
 	bool acl_kill_sgid; /* of setxattr */
+	bool noatime;	    /* of readdir: it was opened with O_NOATIME */
 };
 const struct fuse_marks *fuse_marks(void);
 

@@ -79,6 +79,8 @@ static void do_readdir(fuse_req_t req, fuse_ino_t ino, size_t size, off_t cookie
 		if (!listing_add(req, &l, &e))
 			break;
 	vfs_dir_end(&l.dir);
+	if (r >= 0 && s->writable && !fuse_marks()->noatime)
+		vfs_accessed(s->vfs, ino);
 	/* What was read before an error is given out; the next call begins with the error. */
 	if (r < 0 && !l.used)
 		reply_error(req, r);

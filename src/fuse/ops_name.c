@@ -36,12 +36,16 @@ void op_forget_multi(fuse_req_t req, size_t count, struct fuse_forget_data *forg
 void op_readlink(fuse_req_t req, fuse_ino_t ino)
 {
 	char target[PINFS_SYMLINK_MAX + 1];
-	int r = vfs_readlink(server_of(req)->vfs, ino, target);
+	struct fuse_server *s = server_of(req);
+	int r = vfs_readlink(s->vfs, ino, target);
 
-	if (r < 0)
+	if (r < 0) {
 		reply_error(req, r);
-	else
-		fuse_reply_readlink(req, target);
+		return;
+	}
+	if (s->writable)
+		vfs_accessed(s->vfs, ino);
+	fuse_reply_readlink(req, target);
 }
 
 /* A name was made in a directory, for an inode that is known by that. */

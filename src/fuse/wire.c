@@ -86,6 +86,7 @@ static size_t request_note(struct fuse_server *s, void *request, size_t len)
 		struct fuse_open_in *open;
 		struct fuse_create_in *create;
 		struct fuse_write_in *write;
+		struct fuse_read_in *read;
 		struct fuse_setattr_in *setattr;
 		struct fuse_setxattr_in *setxattr;
 	} in;
@@ -113,6 +114,11 @@ static size_t request_note(struct fuse_server *s, void *request, size_t len)
 	case FUSE_WRITE:
 		if ((in.any = argument(request, len, sizeof(*in.write))))
 			marks.kill_priv = in.write->write_flags & FUSE_WRITE_KILL_SUIDGID;
+		break;
+	case FUSE_READDIR:
+	case FUSE_READDIRPLUS:
+		if ((in.any = argument(request, len, sizeof(*in.read))))
+			marks.noatime = in.read->flags & O_NOATIME;
 		break;
 	case FUSE_SETATTR:
 		if ((in.any = argument(request, len, sizeof(*in.setattr))))

@@ -154,9 +154,14 @@ int inode_has_extents(struct vfs *v, const struct vfs_inode *inode, bool *ret)
 void inode_stat(const struct vfs *v, const struct vfs_inode *in, struct stat *ret)
 {
 	const struct delta_inode *i = &in->i;
-	/* What is not in the delta has its own number of blocks, down to half a KiB. */
-	uint64_t blocks = in->in_delta ? (i->pages + i->image_pages + in->promised) * (PINFS_PAGE_SIZE / 512) :
-					 DIV_ROUND_UP(in->image.alloc, 512);
+	uint64_t image_pages = in->has_image && S_ISREG(i->mode) ? DIV_ROUND_UP(in->image.alloc, PINFS_PAGE_SIZE) : 0;
+	/*
+	 * The image's own number of blocks, down to half a KiB, as long as all content is the image's: looking at a file, which
+	 * gives it an access time in the delta, doesn't change it.
+	 */
+	bool unchanged = in->has_image && !i->pages && !in->promised && i->image_pages == image_pages;
+	uint64_t blocks = unchanged ? DIV_ROUND_UP(in->image.alloc, 512) :
+				      (i->pages + i->image_pages + in->promised) * (PINFS_PAGE_SIZE / 512);
 
 	*ret = (struct stat){
 		.st_ino = i->ino,

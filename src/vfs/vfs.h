@@ -156,7 +156,7 @@ struct vfs_read {
  * before. A thread has at most one read open. -EISDIR, -EINVAL.
  */
 int vfs_read_begin(struct vfs *vfs, uint64_t ino, uint64_t offset, size_t len, struct vfs_read *ret);
-/* The access time of a file that was read, if it tells something new. */
+/* The access time of a file, directory or link that was read, if it tells something new. Before the reply: who asks for it then gets it. */
 void vfs_accessed(struct vfs *vfs, uint64_t ino);
 /* kept: the reader keeps the bytes (the kernel's page cache); blocks that were read to their end may go first. */
 void vfs_read_end(struct vfs *vfs, struct vfs_read *read, bool kept);
