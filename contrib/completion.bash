@@ -7,10 +7,24 @@ _pinfs_options()
 	"$1" help "$2" 2>/dev/null | grep -o -- '--[a-z][a-z-]*=\?' | sort -u
 }
 
+# The lines of the help that are about what follows -o: one or several names, two spaces, what they mean.
+_pinfs_mount_help()
+{
+	"$1" help mount 2>/dev/null | sed -n 's/^ \{7\}\([^ ]\)/\1/p'
+}
+
 # What may follow -o, up to its "=".
 _pinfs_mount_options()
 {
-	"$1" help mount 2>/dev/null | sed -n 's/^ \{7\}\([a-z_]*\(=\|  \)\).*/\1/p' | tr -d ' ' | sort -u
+	_pinfs_mount_help "$1" | sed 's/^uidmap=.*gidmap=.*/uidmap=, gidmap=/; s/  .*//' | tr ',' '\n' | tr -d ' ' |
+		sed -n 's/^\([a-z_]*=\?\).*/\1/p' | grep . | sort -u
+}
+
+# What may follow the "=" of the option $2, if it is one of some words.
+_pinfs_mount_values()
+{
+	_pinfs_mount_help "$1" | sed -n "s/^$2=\([a-z|]\+\)  .*/&/p" |
+		sed "s/^$2=\([a-z|]*\) .*(default: \([a-z]*\)).*/\1|\2/; s/^$2=\([a-z|]*\) .*/\1/" | tr '|' '\n' | sort -u
 }
 
 # Paths in the image $2 that begin with $3.
@@ -50,7 +64,7 @@ _pinfs_operands()
 
 _pinfs()
 {
-	local cur=${COMP_WORDS[COMP_CWORD]} command=${COMP_WORDS[1]} pinfs=$1 IFS=$'\n' directory='' operands=() want=''
+	local cur=${COMP_WORDS[COMP_CWORD]} command=${COMP_WORDS[1]} pinfs=$1 IFS=$'\n' directory='' operands=() want='' before='' option=''
 
 	COMPREPLY=()
 	if ((COMP_CWORD == 1)); then
@@ -62,15 +76,31 @@ _pinfs()
 		return
 	fi
 	if [[ $command == mount && ${COMP_WORDS[COMP_CWORD - 1]} == -o ]]; then
-		mapfile -t COMPREPLY < <(compgen -W "$(_pinfs_mount_options "$pinfs")" -- "$cur")
+		# Several have commas between them.
+		[[ $cur == *,* ]] && before=${cur%,*},
+		mapfile -t COMPREPLY < <(compgen -P "$before" -W "$(_pinfs_mount_options "$pinfs")" -- "${cur##*,}")
 		[[ ${COMPREPLY[0]} == *= ]] && compopt -o nospace
 		return
 	fi
 	# "=" is a word of its own.
-	if [[ $command == mount && ${COMP_WORDS[*]:COMP_CWORD-2:2} == @(log|trace)$'\n'= ]]; then
-		compopt -o filenames
-		mapfile -t COMPREPLY < <(compgen -f -- "$cur")
-		return
+	if [[ $command == mount && $COMP_CWORD -ge 3 ]]; then
+		if [[ $cur == = ]]; then
+			option=${COMP_WORDS[COMP_CWORD - 1]##*,}
+			cur=
+		elif [[ ${COMP_WORDS[COMP_CWORD - 1]} == = ]]; then
+			option=${COMP_WORDS[COMP_CWORD - 2]##*,}
+		fi
+		case $option in
+		log | trace | delta)
+			compopt -o filenames
+			mapfile -t COMPREPLY < <(compgen -f -- "$cur")
+			return
+			;;
+		?*)
+			mapfile -t COMPREPLY < <(compgen -W "$(_pinfs_mount_values "$pinfs" "$option")" -- "$cur")
+			return
+			;;
+		esac
 	fi
 	if [[ $command == commit && ${COMP_WORDS[COMP_CWORD - 1]} == -o ]]; then
 		compopt -o filenames
