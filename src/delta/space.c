@@ -119,6 +119,8 @@ static void back_pages(struct space *s, uint64_t first, uint64_t pages)
 			s->ready++;
 	}
 	s->bits = MAX(s->bits, first + pages);
+	/* They may lie before all that could be handed out so far. */
+	s->hint = MIN(s->hint, first / WORD);
 }
 
 /* The first run of pages that are free but not backed, at most `most` long; the end of the delta counts. */

@@ -400,6 +400,27 @@ static void what_is_given_back_leaves_a_reserve_and_is_nobodys_meanwhile(void **
 	model_end(&md);
 }
 
+static void what_was_given_back_and_is_promised_again_is_handed_out(void **state)
+{
+	struct model md;
+	uint64_t first, last, given;
+
+	model_begin(&md, 12, 0, 2000);
+	assert_int_equal(space_alloc_run(md.s, 512, &first), 0);
+	must(space_live(md.s, first, 512));
+	must(space_free(md.s, first, 128));
+	assert_int_equal(trim(&md, 1, 0, &given), 0);
+	assert_int_equal(space_ready(md.s), 0);
+	/* The search goes on behind the hole. */
+	must(space_free(md.s, first + 400, 1));
+	assert_int_equal(space_alloc(md.s, 1, 1, &last), 1);
+	assert_int_equal(last, first + 400);
+	/* Then the disk promises the hole again. */
+	assert_int_equal(space_reserve(md.s, 100), 0);
+	assert_int_equal(space_alloc(md.s, 100, 1, &last), 100);
+	model_end(&md);
+}
+
 static void pages_outside_are_nobodys(void **state)
 {
 	static const struct {
@@ -427,6 +448,7 @@ int main(void)
 		cmocka_unit_test(errors_of_the_disk_are_told_and_promise_nothing),
 		cmocka_unit_test(what_is_given_back_is_holes_and_never_what_was_promised),
 		cmocka_unit_test(what_is_given_back_leaves_a_reserve_and_is_nobodys_meanwhile),
+		cmocka_unit_test(what_was_given_back_and_is_promised_again_is_handed_out),
 		cmocka_unit_test(pages_outside_are_nobodys),
 	};
 
