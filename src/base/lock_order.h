@@ -33,7 +33,7 @@
 	X(ARENA,	false,	false,	"free page memory (src/cache)")                                  \
 	X(CHUNK_CACHE,	false,	false,	"decoded metadata (src/image)")                                  \
 	X(LANES,	false,	false,	"rings and buffers that are free (src/io)")                      \
-	X(THREAD,	false,	false,	"when a thread in the background has something to do (src/delta, src/vfs)") \
+	X(THREAD,	false,	false,	"when a thread in the background has something to do (src/delta, src/vfs, src/fuse)") \
 	X(QUEUE,	false,	false,	"work for threads (mkfs)")                                       \
 	X(TEST,		false,	false,	"what tests guard for themselves")
 

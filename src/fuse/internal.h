@@ -48,7 +48,7 @@ struct fuse_server {
 	struct fuse_leave leave;
 	/* Set by INIT, before any other request comes. */
 	bool no_open, no_opendir;
-	atomic_flag notifying; /* some thread waits for the kernel: one only, so that others are there to serve it */
+	struct fuse_late_queue *late; /* while a writable mount is served */
 	uint64_t init_offered, init_extra; /* wire.c: the kernel's flags; which of them are accepted past libfuse */
 };
 
@@ -91,6 +91,27 @@ bool fuse_caller_has_fsetid(fuse_req_t req);
 /* Bytes of the caller's memory, which waits for the reply meanwhile. 0 or -errno. */
 int fuse_caller_read(fuse_req_t req, const void *address, void *ret, size_t size);
 struct vfs_cred fuse_caller_cred(fuse_req_t req);
+
+/* ---- late.c: requests that are answered when the kernel has written back, and dropped, what it has of a file ---- */
+
+struct fuse_late {
+	fuse_req_t req;
+	fuse_ino_t ino; /* the file */
+	off_t from;	/* from this byte on */
+	void (*answer)(const struct fuse_late *late); /* then; in another thread */
+	/* For that. */
+	size_t size;
+	off_t offset, to_offset;
+	fuse_ino_t to;
+	int flags;
+	struct fuse_late *next;
+};
+
+int fuse_late_start(struct fuse_server *server);
+/* After the last request was served, before the mount is taken away. */
+void fuse_late_stop(struct fuse_server *server);
+/* Copies *request. Answers it at once if there is no memory. */
+void fuse_late_add(const struct fuse_late *request);
 
 /* ---- replies ---- */
 

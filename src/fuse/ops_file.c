@@ -113,52 +113,64 @@ void op_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 }
 
 /*
- * Has the kernel write back, and drop, what it has of the file. It does so in this call, and other threads have to serve that meanwhile: so only
- * one waits at a time. False: another one does, or there is no other thread.
- */
-static bool write_back(struct fuse_server *s, fuse_ino_t ino)
-{
-	if (s->threads == 1 || atomic_flag_test_and_set(&s->notifying))
-		return false;
-	fuse_lowlevel_notify_inval_inode(s->session, ino, 0, 0);
-	atomic_flag_clear(&s->notifying);
-	return true;
-}
-
-/*
  * Where the kernel caches writes, our end of the file may lie before its own: in a direct read, or a copy, of what lies between
  * we would see none. Then it has to write back first. (A page that it reads into its own cache it fills up itself.)
  */
-static bool fetch_rest(struct fuse_server *s, fuse_ino_t ino)
+static bool end_unsure(struct fuse_server *s, fuse_ino_t ino, off_t *ret_end)
 {
-	return s->caching == FUSE_CACHE_WRITEBACK && vfs_has_writers(s->vfs, ino) && write_back(s, ino);
+	struct stat st;
+
+	if (s->caching != FUSE_CACHE_WRITEBACK || !vfs_has_writers(s->vfs, ino) || vfs_getattr(s->vfs, ino, &st) < 0)
+		return false;
+	*ret_end = st.st_size;
+	return true;
+}
+
+static void read_reply(fuse_req_t req, fuse_ino_t ino, struct vfs_read *read, int flags)
+{
+	struct fuse_server *s = server_of(req);
+
+	/* Before the reply: who asks for it then gets it. */
+	if (s->writable && !(flags & O_NOATIME))
+		vfs_accessed(s->vfs, ino);
+	if (read->count)
+		fuse_reply_iov(req, read->iov, (int)read->count);
+	else
+		fuse_reply_buf(req, NULL, 0);
+	vfs_read_end(s->vfs, read, s->caching != FUSE_CACHE_DAEMON && !(flags & O_DIRECT));
+}
+
+static void late_read(const struct fuse_late *l)
+{
+	struct vfs_read read;
+	int r = vfs_read_begin(server_of(l->req)->vfs, l->ino, (uint64_t)l->offset, l->size, &read);
+
+	if (r < 0)
+		reply_error(l->req, r);
+	else
+		read_reply(l->req, l->ino, &read, l->flags);
 }
 
 void op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset, struct fuse_file_info *fi)
 {
 	struct fuse_server *s = server_of(req);
 	struct vfs_read read;
+	off_t end;
 	int r;
 
 	size = MIN(size, (size_t)VFS_READ_MAX);
 	r = vfs_read_begin(s->vfs, ino, (uint64_t)offset, size, &read);
-	if (r == 0 && read.bytes < size && fi->flags & O_DIRECT && fetch_rest(s, ino)) {
-		vfs_read_end(s->vfs, &read, false);
-		r = vfs_read_begin(s->vfs, ino, (uint64_t)offset, size, &read);
-	}
-
 	if (r < 0) {
 		reply_error(req, r);
 		return;
 	}
-	/* Before the reply: who asks for it then gets it. */
-	if (s->writable && !(fi->flags & O_NOATIME))
-		vfs_accessed(s->vfs, ino);
-	if (read.count)
-		fuse_reply_iov(req, read.iov, (int)read.count);
-	else
-		fuse_reply_buf(req, NULL, 0);
-	vfs_read_end(s->vfs, &read, s->caching != FUSE_CACHE_DAEMON && !(fi->flags & O_DIRECT));
+	/* Only reads past the page cache name an owner; those into it, of a file opened with O_DIRECT and mapped, hold folios. */
+	if (read.bytes < size && fi->lock_owner && end_unsure(s, ino, &end)) {
+		vfs_read_end(s->vfs, &read, false);
+		fuse_late_add(&(struct fuse_late){.req = req, .ino = ino, .from = end, .answer = late_read, .size = size, .offset = offset, .flags = fi->flags});
+		return;
+	}
+	read_reply(req, ino, &read, fi->flags);
 }
 
 /*
@@ -234,58 +246,60 @@ void op_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t offset, off_t 
 	reply_error(req, settled(req, r, ino));
 }
 
+static void copy(const struct fuse_late *c)
+{
+	struct vfs *v = server_of(c->req)->vfs;
+	ssize_t n = vfs_copy_range(v, c->ino, (uint64_t)c->offset, c->to, (uint64_t)c->to_offset, c->size);
+	int r = n < 0 ? 0 : vfs_settle(v, c->to);
+
+	n = r < 0 ? r : n;
+	if (n < 0)
+		reply_error(c->req, (int)n);
+	else
+		fuse_reply_write(c->req, (size_t)n);
+}
+
 void op_copy_file_range(fuse_req_t req, fuse_ino_t from, off_t from_offset, struct fuse_file_info *from_fi, fuse_ino_t to,
 	off_t to_offset, struct fuse_file_info *to_fi, size_t len, int flags)
 {
 	struct fuse_server *s = server_of(req);
-	ssize_t n = flags ? -EINVAL : kill_priv(req, to);
-	struct stat st;
+	struct fuse_late c = {.req = req, .ino = from, .answer = copy, .size = MIN(len, COPY_MAX), .offset = from_offset, .to = to, .to_offset = to_offset};
+	int r = flags ? -EINVAL : kill_priv(req, to);
 
-	len = MIN(len, COPY_MAX);
-	if (n == 0 && vfs_getattr(s->vfs, from, &st) == 0 && (uint64_t)st.st_size < (uint64_t)from_offset + len)
-		fetch_rest(s, from);
-	if (n == 0)
-		n = vfs_copy_range(s->vfs, from, (uint64_t)from_offset, to, (uint64_t)to_offset, len);
-	if (n >= 0) {
-		int r = vfs_settle(s->vfs, to);
-
-		n = r < 0 ? r : n;
-	}
-	if (n < 0)
-		reply_error(req, (int)n);
+	if (r < 0)
+		reply_error(req, r);
+	else if (end_unsure(s, from, &c.from) && (uint64_t)c.from < (uint64_t)from_offset + c.size)
+		fuse_late_add(&c);
 	else
-		fuse_reply_write(req, (size_t)n);
+		copy(&c);
+}
+
+static void seek(const struct fuse_late *l)
+{
+	uint64_t at;
+	int r = vfs_seek(server_of(l->req)->vfs, l->ino, (uint64_t)l->offset, l->flags == SEEK_HOLE, &at);
+
+	if (r < 0)
+		reply_error(l->req, r);
+	else
+		fuse_reply_lseek(l->req, (off_t)at);
 }
 
 void op_lseek(fuse_req_t req, fuse_ino_t ino, off_t offset, int whence, struct fuse_file_info *fi)
 {
 	struct fuse_server *s = server_of(req);
-	uint64_t at;
-	int r;
+	struct fuse_late l = {.req = req, .ino = ino, .from = offset, .answer = seek, .offset = offset, .flags = whence};
 
-	if (whence != SEEK_DATA && whence != SEEK_HOLE) {
-		fuse_reply_err(req, EINVAL);
-		return;
-	}
+	if (whence != SEEK_DATA && whence != SEEK_HOLE)
+		reply_error(req, -EINVAL);
+	else if (offset < 0)
+		reply_error(req, -ENXIO);
 	/*
 	 * The kernel asks without writing back first what it has: what programs stored through a mapping, and, when it caches
-	 * writes, all of that. Where it can't be made to now, all is data: that is always true.
+	 * writes, all of that.
 	 */
-	if (s->writable && offset >= 0 && vfs_has_writers(s->vfs, ino) && !write_back(s, ino)) {
-		struct stat st;
-
-		r = vfs_getattr(s->vfs, ino, &st);
-		if (r == 0 && offset >= st.st_size)
-			r = -ENXIO;
-		if (r < 0)
-			reply_error(req, r);
-		else
-			fuse_reply_lseek(req, whence == SEEK_HOLE ? st.st_size : offset);
-		return;
-	}
-	r = offset < 0 ? -ENXIO : vfs_seek(s->vfs, ino, (uint64_t)offset, whence == SEEK_HOLE, &at);
-	if (r < 0)
-		reply_error(req, r);
+	else if (s->writable && vfs_has_writers(s->vfs, ino))
+		fuse_late_add(&l);
 	else
-		fuse_reply_lseek(req, (off_t)at);
+		seek(&l);
 }

@@ -89,8 +89,11 @@ int fuse_server_run(struct fuse_server *s)
 {
 	int r = fuse_leave_watch(s);
 
+	if (r == 0 && s->writable)
+		r = fuse_late_start(s);
 	if (r == 0)
 		r = s->transport->run(s);
+	fuse_late_stop(s);
 	fuse_leave_served(s);
 	if (!s->elsewhere)
 		fuse_session_unmount(s->session);

@@ -8,7 +8,7 @@
  * valid over a restart. All changes come from the one kernel that asks, so it may cache for ever: attributes, names
  * (also those that don't exist), links, directories, content. On a read-only mount FORGET does nothing, and where the
  * kernel can do it even open(2) costs no request; on a writable one the vfs counts what the kernel knows and has open.
- * Notifications have the kernel write back what it has, where it must be known, and before the end.
+ * Notifications have the kernel write back what it has: of a file, where that must be known (late.c), and of all before the end (leave.c).
  * Errors: -EUCLEAN becomes EIO here; nowhere else is the sign flipped.
  */
 #ifndef PINFS_FUSE_SERVER_H
