@@ -23,6 +23,7 @@ double fuse_attr_timeout(const struct fuse_server *s, const struct stat *st)
 		return FUSE_FOR_EVER;
 	if (st->st_mode & (S_ISUID | S_ISGID) && fuse_wire_kills_priv(s))
 		return 0;
+	/* Not 0: the kernel asks before each write that finds them old. Only the number of blocks lags, which changes when it writes back. */
 	return s->caching == FUSE_CACHE_WRITEBACK ? 1 : FUSE_FOR_EVER;
 }
 
