@@ -97,7 +97,7 @@ struct vfs_cred fuse_caller_cred(fuse_req_t req);
 struct fuse_late {
 	fuse_req_t req;
 	fuse_ino_t ino; /* the file */
-	off_t from;	/* from this byte on */
+	off_t from, length; /* from this byte on; so many, 0: up to the end */
 	void (*answer)(const struct fuse_late *late); /* then; in another thread */
 	/* For that. */
 	size_t size;

@@ -41,7 +41,7 @@ static void *late_run(void *arg)
 		q->busy = true;
 		mutex_unlock(&q->lock);
 		/* Of a file that the kernel doesn't know any more there is nothing to write back; and a mount that ends has no use for the answer. */
-		fuse_lowlevel_notify_inval_inode(q->server->session, late->ino, late->from, 0);
+		fuse_lowlevel_notify_inval_inode(q->server->session, late->ino, late->from, late->length);
 		late->answer(late);
 		free(late);
 		mutex_lock(&q->lock);

@@ -12,6 +12,12 @@ static struct vfs_file *file_of(const struct fuse_file_info *fi)
 	return fi ? (struct vfs_file *)(uintptr_t)fi->fh : NULL;
 }
 
+/* Reads and writes that the kernel doesn't do for its page cache have an owner; only they hold no folios. */
+static bool past_cache(const struct fuse_file_info *fi)
+{
+	return fi->lock_owner;
+}
+
 /* keep: nothing that the kernel has of the file is out of date, since it made every change itself. */
 static void opened(const struct fuse_server *s, struct vfs_file *file, struct fuse_file_info *fi)
 {
@@ -159,18 +165,25 @@ void op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset, struct f
 	int r;
 
 	size = MIN(size, (size_t)VFS_READ_MAX);
+	if (fi->fh && !past_cache(fi))
+		vfs_note_cached(file_of(fi));
 	r = vfs_read_begin(s->vfs, ino, (uint64_t)offset, size, &read);
 	if (r < 0) {
 		reply_error(req, r);
 		return;
 	}
-	/* Only reads past the page cache name an owner; those into it, of a file opened with O_DIRECT and mapped, hold folios. */
-	if (read.bytes < size && fi->lock_owner && end_unsure(s, ino, &end)) {
+	/* See past_cache(): those into it, of a file opened with O_DIRECT and mapped, hold folios. */
+	if (read.bytes < size && past_cache(fi) && end_unsure(s, ino, &end)) {
 		vfs_read_end(s->vfs, &read, false);
 		fuse_late_add(&(struct fuse_late){.req = req, .ino = ino, .from = end, .answer = late_read, .size = size, .offset = offset, .flags = fi->flags});
 		return;
 	}
 	read_reply(req, ino, &read, fi->flags);
+}
+
+static void late_write(const struct fuse_late *l)
+{
+	fuse_reply_write(l->req, l->size);
 }
 
 /*
@@ -208,6 +221,12 @@ void op_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, off_
 	}
 	if (n < 0)
 		reply_error(req, (int)n);
+	/*
+	 * The kernel drops what it has of these pages before a direct write, and, if somebody waits for the call, after it; not so after an
+	 * asynchronous one. What others have read in between would stay.
+	 */
+	else if (n > 0 && past_cache(fi) && fi->fh && vfs_may_be_cached(file_of(fi)))
+		fuse_late_add(&(struct fuse_late){.req = req, .ino = ino, .from = offset, .length = n, .answer = late_write, .size = (size_t)n});
 	else
 		fuse_reply_write(req, (size_t)n);
 	atomic_fetch_add(&s->leave.writes_done, 1);

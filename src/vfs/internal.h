@@ -22,6 +22,7 @@ struct vfs_node {
 	unsigned users; /* who work on it, and open files */
 	unsigned opens, writers; /* open files; those that can be written */
 	unsigned syncing; /* who wait for its content to be durable */
+	struct a32 cached; /* vfs_note_cached() */
 	uint64_t promised; /* pages that are or become dirty, and have no place so far */
 	struct cache_mapping *_Atomic mapping; /* set once, under lock; NULL: all of its content is in the image, or it is empty */
 	/* Times that the delta doesn't know so far. */

@@ -730,6 +730,20 @@ int vfs_open(struct vfs *v, uint64_t ino, int flags, bool kill_priv, struct vfs_
 	return 0;
 }
 
+void vfs_note_cached(struct vfs_file *f)
+{
+	if (!a32_read(&f->node->cached))
+		a32_set(&f->node->cached, 1);
+	/* With that in vfs_may_be_cached(): either the read comes after the write, or the writer sees this. */
+	sync_mb();
+}
+
+bool vfs_may_be_cached(struct vfs_file *f)
+{
+	sync_mb();
+	return a32_read(&f->node->cached);
+}
+
 bool vfs_has_writers(struct vfs *v, uint64_t ino)
 {
 	struct vfs_node *n;

@@ -250,6 +250,13 @@ struct vfs_file;
 int vfs_open(struct vfs *vfs, uint64_t ino, int flags, bool kill_priv, struct vfs_file **ret);
 void vfs_release(struct vfs *vfs, struct vfs_file *file);
 
+/*
+ * Somebody reads the file into a cache of his own. Before the read: then who asks after a write whether there is a cache
+ * with what was there before gets the right answer, until the file isn't open any more.
+ */
+void vfs_note_cached(struct vfs_file *file);
+bool vfs_may_be_cached(struct vfs_file *file);
+
 /* Has somebody it open for writing? */
 bool vfs_has_writers(struct vfs *vfs, uint64_t ino);
 /* The next one of those, with a number after `ino`. -ENOENT */
