@@ -172,11 +172,17 @@ def daemon_pid():
     return struct.unpack_from('=IIII', buf)[2]
 
 
-def crash():
-    """Ends the daemon as a power failure would, checks what it left, and mounts again."""
-    pid, m, t = daemon_pid(), os.environ['M'], os.environ['T']
-    os.chdir(t)
+def kill_daemon():
+    """Ends the daemon as a power failure would. Returns its pid, for mount_after()."""
+    pid = daemon_pid()
+    os.chdir(os.environ['T'])
     os.kill(pid, signal.SIGKILL)
+    return pid
+
+
+def mount_after(pid):
+    """Checks what a daemon left that was killed, and mounts again."""
+    m = os.environ['M']
     subprocess.run(['umount', '-l', m] if am_root else ['fusermount3', '-uz', m], check=True)
     # Its last thread takes the lock on the delta with it; the first may be a zombie long before.
     while True:
@@ -191,6 +197,10 @@ def crash():
     assert done.returncode == 0, done.stdout + done.stderr
     subprocess.run(['pinfs', 'mount', '-o', os.environ['SCRATCH_OPTIONS'], os.environ['IMAGE'], m], check=True)
     os.chdir(m)
+
+
+def crash():
+    mount_after(kill_daemon())
 
 
 def drop_caches(what=3):
