@@ -98,6 +98,9 @@ build_and_test() {
 	fi
 }
 
+# Other random tests each time.
+export PINFS_SEED=${PINFS_SEED:-$RANDOM}
+echo "seed: to repeat the same random tests, set PINFS_SEED=$PINFS_SEED"
 step "what is needed"
 contrib/deps.sh build test || setup_failed "packages are missing"
 contrib/deps.sh fuse || setup_failed "no usable /dev/fuse: the tests on mounts could not run"
@@ -111,11 +114,12 @@ grep -h '^workloads ' build-test/meson-logs/testlog.txt || true
 
 # The numbered tests with arguments $2…; $1 says which they are.
 run_check() {
-	local figures=$logs/check
+	local figures=$logs/check jobs
+	jobs=$(nproc)
 	step "tests on real mounts: $1"
 	shift
 	rm -f "$figures"
-	tests/check/check -b build-test -s "$figures" "$@" || true
+	tests/check/check -b build-test -j "$((jobs < 8 ? jobs : 8))" -s "$figures" "$@" || true
 	if [ -s "$figures" ]; then
 		# {"passed": N, "failed": N, "skipped": N}; that nothing could be mounted is a failure there.
 		figure() { sed -n "s/.*\"$1\": \([0-9]*\).*/\1/p" "$figures"; }
