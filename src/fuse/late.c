@@ -7,6 +7,9 @@
  *
  * Nothing may come here that holds a folio of the kernel's locked, such as a read into its page cache: the notification would wait for that
  * folio, and the answer for the notification.
+ *
+ * The kernel has no notification that writes back without dropping, and it drops a page also while a direct read from elsewhere goes into
+ * a mapping of it: what that read brings is lost then. So the range is as small as it can be.
  */
 #include "fuse/internal.h"
 
