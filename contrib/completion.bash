@@ -68,11 +68,11 @@ _pinfs()
 
 	COMPREPLY=()
 	if ((COMP_CWORD == 1)); then
-		mapfile -t COMPREPLY < <(compgen -W $'mount\numount\nls\ncat\ninfo\nextract\ndiff\ncommit\ndiscard\ndump\nlab\nhelp\n--help\n--version' -- "$cur")
+		mapfile -t COMPREPLY < <(compgen -W $'mount\numount\nstat\nls\ncat\ninfo\nextract\ndiff\ncommit\ndiscard\ndump\nlab\nhelp\n--help\n--version' -- "$cur")
 		return
 	fi
 	if [[ $command == help ]]; then
-		mapfile -t COMPREPLY < <(compgen -W $'mount\numount\nls\ncat\ninfo\nextract\ndiff\ncommit\ndiscard\ndump\nlab' -- "$cur")
+		mapfile -t COMPREPLY < <(compgen -W $'mount\numount\nstat\nls\ncat\ninfo\nextract\ndiff\ncommit\ndiscard\ndump\nlab' -- "$cur")
 		return
 	fi
 	if [[ $command == mount && ${COMP_WORDS[COMP_CWORD - 1]} == -o ]]; then
@@ -117,7 +117,7 @@ _pinfs()
 	lab:*)
 		mapfile -t COMPREPLY < <(compgen -W "$("$pinfs" lab --list 2>/dev/null | sed -n 's/^([a-z]) \([a-z-]*\) .*/\1/p')" -- "$cur")
 		;;
-	umount:*) want=dir ;;
+	umount:* | stat:*) want=dir ;;
 	mount:1) want=dir ;;
 	extract:1) [[ $directory ]] && want=path || want=dir ;;
 	*:0 | diff:1 | commit:1) want=image ;;

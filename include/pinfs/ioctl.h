@@ -33,4 +33,15 @@ struct pinfs_ioc_info {
 };
 #define PINFS_IOC_INFO _IOWR(PINFS_IOC_MAGIC, 1, struct pinfs_ioc_info)
 
+/*
+ * What it has counted since it was mounted, as text: a line for each counter, its name, a space, a decimal number. Lines may come
+ * in any order, and more of them in later versions.
+ */
+struct pinfs_ioc_stat {
+	uint32_t size;	 /* in: sizeof(struct pinfs_ioc_stat); out: bytes that are valid */
+	uint32_t length; /* of the text, without the 0 behind it */
+	char text[8184];
+};
+#define PINFS_IOC_STAT _IOWR(PINFS_IOC_MAGIC, 2, struct pinfs_ioc_stat)
+
 #endif

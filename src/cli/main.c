@@ -18,11 +18,12 @@ static const struct group {
 	{"Mounting", {
 		{"mount", cmd_mount, "IMAGE DIR", "show what is in an image as a directory", "attach open"},
 		{"umount", cmd_umount, "DIR", "take it away again", "unmount detach close"},
+		{"stat", cmd_stat, "DIR", "what a mount has counted", "counters statistics vmstat top"},
 	}},
 	{"Looking into an image without mounting it", {
 		{"ls", cmd_ls, "IMAGE [PATH]...", "list directories", "list dir ll tree find"},
 		{"cat", cmd_cat, "IMAGE PATH...", "write the content of files to standard output", "print type read"},
-		{"info", cmd_info, "IMAGE", "label, sizes, features", "show stat status inspect file"},
+		{"info", cmd_info, "IMAGE", "label, sizes, features", "show status inspect file"},
 		{"extract", cmd_extract, "IMAGE DIR [PATH]...", "unpack into a directory", "unpack unsquash x cp copy"},
 	}},
 	{"Changes that a writable mount has made", {

@@ -67,6 +67,27 @@ static void ioctl_info(fuse_req_t req, const void *in, size_t in_size, size_t ou
 	fuse_reply_ioctl(req, 0, &info, info.size);
 }
 
+static void ioctl_stat(fuse_req_t req, const void *in, size_t in_size, size_t out_size)
+{
+	_cleanup_free_ struct pinfs_ioc_stat *stat = calloc(1, sizeof(*stat));
+	size_t head = offsetof(struct pinfs_ioc_stat, text), room;
+	uint32_t size;
+
+	if (!stat || in_size < sizeof(size)) {
+		fuse_reply_err(req, stat ? EINVAL : ENOMEM);
+		return;
+	}
+	memcpy(&size, in, sizeof(size));
+	room = MIN(MIN((size_t)size, out_size), sizeof(*stat));
+	if (room <= head) {
+		fuse_reply_err(req, EINVAL);
+		return;
+	}
+	stat->length = (uint32_t)vfs_stat_text(server_of(req)->vfs, stat->text, room - head);
+	stat->size = (uint32_t)room;
+	fuse_reply_ioctl(req, 0, stat, room);
+}
+
 /* The command's size is that of a long, what is passed that of an int: it was always so. */
 static void ioctl_getflags(fuse_req_t req, fuse_ino_t ino, size_t out_size)
 {
@@ -182,6 +203,10 @@ void op_ioctl(fuse_req_t req, fuse_ino_t ino, unsigned cmd, void *arg, struct fu
 	/* The size in cmd may be that of an older or newer struct; 32-bit programs have the same one. */
 	if (ino == FUSE_ROOT_ID && _IOC_TYPE(cmd) == PINFS_IOC_MAGIC && _IOC_NR(cmd) == _IOC_NR(PINFS_IOC_INFO)) {
 		ioctl_info(req, in, in_size, out_size);
+		return;
+	}
+	if (ino == FUSE_ROOT_ID && _IOC_TYPE(cmd) == PINFS_IOC_MAGIC && _IOC_NR(cmd) == _IOC_NR(PINFS_IOC_STAT)) {
+		ioctl_stat(req, in, in_size, out_size);
 		return;
 	}
 	if (!server_of(req)->writable) {

@@ -52,10 +52,12 @@ static ssize_t fd_pwrite(void *context, const void *buf, size_t len, uint64_t of
 
 	if (for_direct(s, buf, len, offset)) {
 		n = pwrite(s->direct_fd, buf, len, (off_t)offset);
-		if (n >= 0 || (errno != EINVAL && errno != EOPNOTSUPP && errno != EIO))
-			return n < 0 ? -errno : n;
-		/* It wants other boundaries, or can't at all. (EIO: the page cache could not be kept out of it; a bad disk says so again.) */
-		atomic_store_explicit(&s->direct, errno == EIO, memory_order_relaxed);
+		if (n >= 0)
+			return n;
+		if (errno == EINVAL || errno == EOPNOTSUPP)
+			/* It wants other boundaries, or can't at all. */
+			atomic_store_explicit(&s->direct, false, memory_order_relaxed);
+		/* What fails for another reason fails again, now or with the flush: then all hear of it in the same way. */
 	}
 	n = pwrite(s->fd, buf, len, (off_t)offset);
 	return n < 0 ? -errno : n;

@@ -168,6 +168,8 @@ bool vfs_writable(const struct vfs *vfs);
 void vfs_abandon(struct vfs *vfs);
 /* NULL: there is none. */
 struct delta *vfs_delta(const struct vfs *vfs);
+/* All counters, a line for each: its name, a space, the number. Returns the length without the 0 behind it; what doesn't fit is left out. */
+size_t vfs_stat_text(struct vfs *vfs, char *buf, size_t size);
 /* Went down (vfs_shutdown), or the disk has failed: only reading goes on, if that. */
 bool vfs_failed(const struct vfs *vfs);
 /*
