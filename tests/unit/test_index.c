@@ -143,7 +143,8 @@ static void *reader(void *arg)
 	struct rng rng = {(uintptr_t)arg};
 	uint64_t found = 0;
 
-	while (!a32_read(&stop)) {
+	/* Also if it runs for the first time when the writer has ended: then it finds what is there. */
+	while (!a32_read(&stop) || !found) {
 		uint64_t unit = rng_below(&rng, 2) ? 5 : unit_of((unsigned)rng_below(&rng, 224));
 		uint32_t frame = index_find(&pool, &tree, unit);
 
@@ -151,7 +152,6 @@ static void *reader(void *arg)
 		must(frame < 224 || frame == FRAME_NONE);
 		found += frame != FRAME_NONE;
 	}
-	must(found);
 	return NULL;
 }
 
