@@ -120,7 +120,7 @@ void op_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 
 /*
  * Where the kernel caches writes, our end of the file may lie before its own: in a direct read, or a copy, of what lies between
- * we would see none. Then it has to write back first. (A page that it reads into its own cache it fills up itself.)
+ * we would see none. Then it has to write back first; what lies before the end of the read it has written already. (A page that it reads into its own cache it fills up itself.)
  */
 static bool end_unsure(struct fuse_server *s, fuse_ino_t ino, off_t *ret_end)
 {
@@ -175,7 +175,7 @@ void op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset, struct f
 	/* See past_cache(): those into it, of a file opened with O_DIRECT and mapped, hold folios. */
 	if (read.bytes < size && past_cache(fi) && end_unsure(s, ino, &end)) {
 		vfs_read_end(s->vfs, &read, false);
-		fuse_late_add(&(struct fuse_late){.req = req, .ino = ino, .from = end, .answer = late_read, .size = size, .offset = offset, .flags = fi->flags});
+		fuse_late_add(&(struct fuse_late){.req = req, .ino = ino, .from = offset + (off_t)size, .answer = late_read, .size = size, .offset = offset, .flags = fi->flags});
 		return;
 	}
 	read_reply(req, ino, &read, fi->flags);
@@ -284,13 +284,16 @@ void op_copy_file_range(fuse_req_t req, fuse_ino_t from, off_t from_offset, stru
 	struct fuse_server *s = server_of(req);
 	struct fuse_late c = {.req = req, .ino = from, .answer = copy, .size = MIN(len, COPY_MAX), .offset = from_offset, .to = to, .to_offset = to_offset};
 	int r = flags ? -EINVAL : kill_priv(req, to);
+	off_t end;
 
-	if (r < 0)
+	if (r < 0) {
 		reply_error(req, r);
-	else if (end_unsure(s, from, &c.from) && (uint64_t)c.from < (uint64_t)from_offset + c.size)
+	} else if (end_unsure(s, from, &end) && (uint64_t)end < (uint64_t)from_offset + c.size) {
+		c.from = from_offset + (off_t)c.size;
 		fuse_late_add(&c);
-	else
+	} else {
 		copy(&c);
+	}
 }
 
 static void seek(const struct fuse_late *l)
