@@ -284,7 +284,12 @@ static int make_dir(const char *dir, uint64_t worker)
 	_cleanup_close_ int parent = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	int fd;
 
-	if (parent < 0 || asprintf(&path, "w%ju", (uintmax_t)worker) < 0 || mkdirat(parent, path, 0755))
+	if (parent < 0 || asprintf(&path, "w%ju", (uintmax_t)worker) < 0)
+		return -1;
+	/* One that ended before it was noted that there is such a worker may have left its directory: an empty one. */
+	if (unlinkat(parent, path, AT_REMOVEDIR) && errno != ENOENT)
+		return -1;
+	if (mkdirat(parent, path, 0755))
 		return -1;
 	fd = openat(parent, path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (fd < 0 || fsync(fd) || fsync(parent))
