@@ -18,7 +18,9 @@
 #define STRIDE 1000003u
 
 struct totals totals;
-struct options options = {.seed = 1, .per_point = 40, .all = 6, .torn = 10, .go_on = 4, .nested = 50};
+struct options options = {.seed = 1, .per_point = 40, .all = 6, .torn = 10, .go_on = 4, .nested = 50, .parts = 1};
+/* Sequences up to this length have all been run, or all of the part. */
+static unsigned complete;
 static uint64_t deadline;
 static char current_id[1024];
 
@@ -85,6 +87,10 @@ static void figures(void)
 {
 	printf("workloads %ju, crash points %ju, states %ju, opened %ju, violations %ju\n", (uintmax_t)totals.workloads, (uintmax_t)totals.points,
 		(uintmax_t)totals.states, (uintmax_t)totals.opened, (uintmax_t)totals.violations);
+	if (complete && options.parts > 1)
+		printf("all sequences of up to %u operations, part %u of %u\n", complete, options.part + 1, options.parts);
+	else if (complete)
+		printf("all sequences of up to %u operations\n", complete);
 }
 
 bool time_is_up(void)
@@ -151,6 +157,9 @@ static void run_sequence(unsigned base, const unsigned *pick, unsigned length)
 	if (op_persists(pick[0]))
 		return;
 	for (unsigned at = 0; at < length; at++) {
+		/* What comes before the last operation is a shorter sequence, and that one's own writes are the same whatever follows. */
+		unsigned from = at < length - 1 ? length + 1 : length > 1 ? length : 0;
+
 		for (unsigned p = 0; p < op_count; p++) {
 			struct workload w = {0};
 
@@ -163,7 +172,9 @@ static void run_sequence(unsigned base, const unsigned *pick, unsigned length)
 				if (i == at)
 					w.ops[w.count++] = p;
 			}
+			w.from = from;
 			run_single(base, &w);
+			from = length + 1;
 		}
 	}
 }
@@ -185,9 +196,11 @@ static void run_sequences(unsigned length)
 			rest /= op_count;
 		}
 		/* In the first base there is little more than in the second one. */
-		if (base || length == 1)
+		if ((base || length == 1) && n % options.parts == options.part)
 			run_sequence(base, pick, length);
 	}
+	if (!time_is_up())
+		complete = length;
 }
 
 static void run_random(uint64_t seed, uint64_t number)
@@ -237,6 +250,7 @@ static void usage(FILE *to)
 	fprintf(to, "Usage: %s [OPTION]...\n"
 		"Cuts the power at any point of what is written to a delta, and checks what is left.\n\n"
 		"  --sequences=N    all sequences of up to N operations (1, 2 or 3)\n"
+		"  --part=K/N       of these the Kth of N parts, from 1: for several processes, or days\n"
 		"  --random=N       N random sequences of 3 to 40 operations\n"
 		"  --from=N         the first random one\n"
 		"  --seed=N         of them\n"
@@ -252,7 +266,7 @@ static void usage(FILE *to)
 
 static int parse(int argc, char **argv)
 {
-	static const struct option longs[] = {{"sequences", required_argument, NULL, 'q'}, {"random", required_argument, NULL, 'r'},
+	static const struct option longs[] = {{"sequences", required_argument, NULL, 'q'}, {"part", required_argument, NULL, 'P'}, {"random", required_argument, NULL, 'r'},
 		{"seed", required_argument, NULL, 's'}, {"seconds", required_argument, NULL, 't'}, {"states", required_argument, NULL, 'n'},
 		{"replay", required_argument, NULL, 'p'}, {"keep", required_argument, NULL, 'k'}, {"mutant", required_argument, NULL, 'm'},
 		{"stop", required_argument, NULL, 'x'}, {"quiet", no_argument, NULL, 'Q'}, {"list", no_argument, NULL, 'l'},
@@ -266,6 +280,13 @@ static int parse(int argc, char **argv)
 		switch (c) {
 		case 'q': options.sequences = (unsigned)MIN(n, 3ul); break;
 		case 'r': options.random = n; break;
+		case 'P':
+			if (sscanf(optarg, "%u/%u", &options.part, &options.parts) != 2 || !options.part || options.part > options.parts) {
+				usage(stderr);
+				return 2;
+			}
+			options.part--;
+			break;
 		case 'f': options.from = n; break;
 		case 's': options.seed = n; break;
 		case 't': options.seconds = (unsigned)n; break;

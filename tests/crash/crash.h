@@ -16,6 +16,7 @@ struct workload {
 	unsigned base;
 	unsigned ops[OPS_MAX];
 	unsigned count;
+	unsigned from; /* crash points from this operation on, counted from 1; 0: all. Others are looked at elsewhere. */
 };
 
 struct totals {
@@ -25,6 +26,7 @@ extern struct totals totals;
 
 struct options {
 	uint64_t seed, random, from;
+	unsigned part, parts; /* this one of so many parts of the sequences */
 	unsigned sequences, seconds, per_point, most_violations;
 	unsigned all;	 /* so many writes: all their subsets */
 	unsigned torn;	 /* states with torn writes at each point */

@@ -520,6 +520,8 @@ static void points_run(const struct recording *rec)
 			continue;
 		if (only.on && !rec->nested && only.event >= 0 && (size_t)only.event != i)
 			continue;
+		if (!only.on && !rec->nested && p.bounds.begun < (int)rec->w->from)
+			continue;
 		p.event = i;
 		p.last = e->kind != EVENT_MARK;
 		p.count = pending_collect(disk, since, i, pending);
