@@ -3,63 +3,20 @@
  * Content of files in a delta against the bytes that were written: extents written, overwritten, shared, cut, dropped, in the log and out of it,
  * in any order; free space in pieces; wrong bytes on the disk.
  */
-#include "support.h"
+#include "delta_support.h"
 
-#include "delta/internal.h"
-#include "memstore.h"
-
-#define PAGE PINFS_PAGE_SIZE
 #define FILES 5u
 #define PAGES 90u
 #define FIRST_INO 200u
 
-static unsigned damages;
-static char damage[256];
-
-static void on_damage(void *context, uint64_t offset, const char *text)
-{
-	damages++;
-	snprintf(damage, sizeof(damage), "%s", text);
-}
-
-static struct delta_options plain(void)
-{
-	return (struct delta_options){.image_size = 12345, .image_inodes = 100, .log_size = 1u << 20, .no_thread = true, .on_damage = on_damage};
-}
-
+/* With empty files. */
 static struct delta *create(struct memstore *m, const struct delta_options *o)
 {
-	char error[DELTA_ERROR_SIZE] = "";
-	struct delta *d;
+	struct delta *d = create_delta(m, o);
 
-	must(delta_create(memstore_open(m), o, &d, error) == 0);
-	for (unsigned i = 0; i < FILES; i++) {
-		struct delta_inode inode = {.ino = FIRST_INO + i, .mode = S_IFREG | 0644, .nlink = 1};
-
-		must(delta_begin(d, 0) == 0);
-		must(delta_inode_put(d, &inode) == 0);
-		must(delta_commit(d) == 0);
-	}
+	for (unsigned i = 0; i < FILES; i++)
+		make_inode(d, FIRST_INO + i);
 	return d;
-}
-
-static struct delta *reopen(struct delta *d, struct memstore *m, const struct delta_options *o)
-{
-	char error[DELTA_ERROR_SIZE] = "";
-	int r;
-
-	delta_close(d);
-	r = delta_open(memstore_open(m), o, &d, error);
-	if (r < 0)
-		fprintf(stderr, "%s: %s\n", strerror(-r), error);
-	must(r == 0);
-	return d;
-}
-
-static int update(void *context, struct delta_inode *inode, uint64_t end)
-{
-	inode->size = MAX(inode->size, end);
-	return 0;
 }
 
 /* Pages [page, page + n) from buf, reserved before. */
@@ -73,7 +30,7 @@ static int write_pages(struct delta *d, uint64_t ino, uint64_t page, unsigned n,
 		return r;
 	for (unsigned i = 0; i < n; i++)
 		data[i] = buf + (size_t)i * PAGE;
-	r = delta_write(d, &w, update, NULL);
+	r = delta_write(d, &w, size_grows, NULL);
 	if (r < 0)
 		delta_unreserve(d, n);
 	return r;
@@ -225,7 +182,7 @@ static void run_model(uint64_t seed, unsigned steps, uint64_t limit)
 {
 	struct file *f = calloc(FILES, sizeof(*f));
 	_cleanup_free_ uint8_t *buf = malloc((size_t)PAGES * PAGE);
-	struct delta_options o = plain();
+	struct delta_options o = plain_options();
 	struct rng rng = {seed};
 	struct memstore m;
 	struct delta *d;
@@ -254,7 +211,7 @@ static void run_model(uint64_t seed, unsigned steps, uint64_t limit)
 		if (rng_below(&rng, 10) == 0)
 			delta_account(d);
 		if (rng_below(&rng, 25) == 0)
-			d = reopen(d, &m, &o);
+			d = reopen_delta(d, &m, &o);
 		if (rng_below(&rng, 20) == 0)
 			compare(d, f);
 	}
@@ -298,7 +255,7 @@ static void files_have_the_bytes_that_they_were_given(void **state)
 static void promised_pages_that_lie_scattered_are_enough(void **state)
 {
 	enum { MOST = 4000 };
-	struct delta_options o = plain();
+	struct delta_options o = plain_options();
 	_cleanup_free_ uint8_t *buf = malloc((size_t)PAGES * PAGE);
 	struct rng rng = {5};
 
@@ -355,7 +312,7 @@ static void promised_pages_that_lie_scattered_are_enough(void **state)
 static void wrong_bytes_are_damage_and_never_content(void **state)
 {
 	_cleanup_free_ uint8_t *buf = malloc((size_t)PAGES * PAGE);
-	struct delta_options o = plain();
+	struct delta_options o = plain_options();
 	struct rng rng = {6};
 
 	/* RAW, LZ4, LOGGED. */
@@ -408,7 +365,7 @@ static void wrong_bytes_are_damage_and_never_content(void **state)
 static void frames_whose_content_is_missing_never_were(void **state)
 {
 	_cleanup_free_ uint8_t *buf = malloc((size_t)PAGES * PAGE);
-	struct delta_options o = plain();
+	struct delta_options o = plain_options();
 	struct rng rng = {7};
 
 	for (unsigned durable = 0; durable < 2; durable++) {
@@ -430,7 +387,7 @@ static void frames_whose_content_is_missing_never_were(void **state)
 		must(delta_extent_get(d, FIRST_INO, 5, &e) == 0);
 		delta_unlock(d);
 		memstore_put(&m, e.start * PAGE, zero, PAGE);
-		d = reopen(d, &m, &o);
+		d = reopen_delta(d, &m, &o);
 		assert_int_equal(read_page(d, FIRST_INO, 5, got), durable ? -EUCLEAN : 1);
 		assert_int_equal(read_page(d, FIRST_INO, 4, got), durable ? 0 : 1);
 		assert_int_equal(read_page(d, FIRST_INO + 1, 0, got), durable ? 0 : 1);
@@ -445,7 +402,7 @@ static void frames_whose_content_is_missing_never_were(void **state)
 static void failures_change_nothing_by_halves(void **state)
 {
 	_cleanup_free_ uint8_t *buf = malloc((size_t)PAGES * PAGE), *other = malloc((size_t)PAGES * PAGE);
-	struct delta_options o = plain();
+	struct delta_options o = plain_options();
 	struct rng rng = {8};
 
 	for (unsigned nth = 1; nth < 12; nth++)
@@ -481,7 +438,7 @@ static void failures_change_nothing_by_halves(void **state)
 				must(write_pages(d, FIRST_INO, 0, 40, other, false, false) == 0);
 				must(read_page(d, FIRST_INO, 39, got) == 0 && !memcmp(got, other + 39 * PAGE, PAGE));
 			}
-			d = reopen(d, &m, &o);
+			d = reopen_delta(d, &m, &o);
 			delta_account(d);
 			delta_close(d);
 			memstore_destroy(&m);
@@ -492,7 +449,7 @@ static void failures_change_nothing_by_halves(void **state)
 static void what_is_dropped_changes_no_more_nodes_than_a_checkpoint_has_room_for(void **state)
 {
 	enum { COUNTS = 20000, EXTENTS = 1000 };
-	struct delta_options o = plain();
+	struct delta_options o = plain_options();
 	unsigned pieces = 0;
 	uint64_t done = 0;
 	struct memstore m;
