@@ -173,31 +173,6 @@ int fsck_image_inode(struct fsck_delta *f, uint64_t ino, struct image_inode *ret
 	return -ENOENT;
 }
 
-void fsck_from_image(const struct image_inode *image, struct delta_inode *ret)
-{
-	bool device = S_ISCHR(image->mode) || S_ISBLK(image->mode), regular = S_ISREG(image->mode), dir = S_ISDIR(image->mode);
-
-	*ret = (struct delta_inode){
-		.ino = image->ino,
-		.mode = image->mode,
-		.nlink = image->nlink,
-		.uid = image->uid,
-		.gid = image->gid,
-		.size = image->size,
-		.atime = image->mtime,
-		.mtime = image->mtime,
-		.ctime = image->mtime,
-		.btime = image->mtime,
-		.major = device ? image->arg0 : 0,
-		.minor = device ? image->arg1 : 0,
-		.generation = 1,
-		.parent = dir ? image->arg1 : 0,
-		.entries = dir ? image->arg0 : 0,
-		.image_end = regular ? image->size : 0,
-		.image_pages = regular ? DIV_ROUND_UP(image->alloc, PINFS_PAGE_SIZE) : 0,
-	};
-}
-
 /* ---- repairs ---- */
 
 static int fix_end(struct fsck_delta *f, int r)

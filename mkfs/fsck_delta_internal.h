@@ -15,6 +15,7 @@
 
 #include "delta/delta.h"
 #include "mkfs/fsck.h"
+#include "vfs/overlay.h"
 
 enum {
 	INODE_DELTA = 1u << 0,	 /* the delta has attributes of it */
@@ -84,8 +85,6 @@ struct inode_entry *fsck_inode(struct fsck_delta *f, uint64_t ino);
 struct inode_entry *fsck_inode_find(const struct fsck_delta *f, uint64_t ino);
 /* The image's inode of that number. -ENOENT: there is none, or it can't be read (which was told). */
 int fsck_image_inode(struct fsck_delta *f, uint64_t ino, struct image_inode *ret);
-/* As the mount shows an inode of the image that the delta says nothing of. */
-void fsck_from_image(const struct image_inode *image, struct delta_inode *ret);
 
 /* ---- repairs: each is a transaction; nothing happens unless this is a repair ---- */
 

@@ -490,7 +490,7 @@ static int check_homeless(struct fsck_delta *f, struct current *c, const struct 
 		return 0;
 	/* A directory of the image keeps its names. */
 	if (names && !c->has && c->has_image && S_ISDIR(c->image.mode)) {
-		fsck_from_image(&c->image, &i);
+		overlay_inode(&c->image, &i);
 		c->forgotten = true;
 		return fsck_fix_inode(f, &i);
 	}

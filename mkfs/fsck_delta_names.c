@@ -131,7 +131,7 @@ static int load_directory(struct fsck_delta *f, uint64_t ino, struct delta_inode
 		return r;
 	r = fsck_image_inode(f, ino, &image);
 	if (r == 0)
-		fsck_from_image(&image, ret);
+		overlay_inode(&image, ret);
 	return r;
 }
 
@@ -199,7 +199,7 @@ static int reconnect(struct fsck_delta *f, uint64_t ino, unsigned type)
 	if (r == 0)
 		r = delta_inode_get(f->delta, ino, &inode);
 	if (r == -ENOENT && fsck_image_inode(f, ino, &image) == 0) {
-		fsck_from_image(&image, &inode);
+		overlay_inode(&image, &inode);
 		r = 0;
 	}
 	if (r == 0 && type == DT_DIR)
@@ -235,7 +235,7 @@ static int fix_counts(struct fsck_delta *f, const struct inode_entry *e, uint32_
 	if (r == -ENOENT) {
 		r = fsck_image_inode(f, e->ino, &image);
 		if (r == 0)
-			fsck_from_image(&image, &i);
+			overlay_inode(&image, &i);
 	}
 	if (r < 0)
 		return r == -EUCLEAN ? fsck_delta_caught(f, 0, 0, NULL) : r;

@@ -6,6 +6,8 @@
 #include <sys/sysmacros.h>
 #include <time.h>
 
+#include "vfs/overlay.h"
+
 void vfs_lock(struct vfs *v)
 {
 	if (v->delta)
@@ -24,31 +26,6 @@ struct timespec time_now(void)
 
 	clock_gettime(CLOCK_REALTIME, &t);
 	return t;
-}
-
-static void from_image(const struct image_inode *image, struct delta_inode *ret)
-{
-	bool device = S_ISCHR(image->mode) || S_ISBLK(image->mode), regular = S_ISREG(image->mode);
-
-	*ret = (struct delta_inode){
-		.ino = image->ino,
-		.mode = image->mode,
-		.nlink = image->nlink,
-		.uid = image->uid,
-		.gid = image->gid,
-		.size = image->size,
-		.atime = image->mtime,
-		.mtime = image->mtime,
-		.ctime = image->mtime,
-		.btime = image->mtime,
-		.major = device ? image->arg0 : 0,
-		.minor = device ? image->arg1 : 0,
-		.generation = 1,
-		.parent = S_ISDIR(image->mode) ? image->arg1 : 0,
-		.entries = S_ISDIR(image->mode) ? image->arg0 : 0,
-		.image_end = regular ? image->size : 0,
-		.image_pages = regular ? DIV_ROUND_UP(image->alloc, PINFS_PAGE_SIZE) : 0,
-	};
 }
 
 struct timespec later(struct timespec a, struct timespec b)
@@ -101,7 +78,7 @@ int inode_load(struct vfs *v, uint64_t ino, struct vfs_inode *ret)
 	if (!inode.in_delta) {
 		if (!inode.has_image)
 			return -ENOENT;
-		from_image(&inode.image, &inode.i);
+		overlay_inode(&inode.image, &inode.i);
 	}
 	inode.size = inode.i.size;
 	if (v->delta)
