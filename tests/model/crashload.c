@@ -9,6 +9,7 @@
 #include <getopt.h>
 
 #include "crashload.h"
+#include "options.h"
 
 static const struct option longs[] = {
 	{"seed", required_argument, NULL, 's'},
@@ -42,17 +43,6 @@ static void usage(FILE *out)
 		out);
 }
 
-static uint64_t number(const char *arg, uint64_t min, uint64_t max)
-{
-	uint64_t v;
-
-	if (parse_u64(arg, min, max, &v)) {
-		fprintf(stderr, "crashload: bad number: %s\n", arg);
-		exit(2);
-	}
-	return v;
-}
-
 int main(int argc, char **argv)
 {
 	static const struct {
@@ -65,19 +55,19 @@ int main(int argc, char **argv)
 	while ((c = getopt_long(argc, argv, "h", longs, NULL)) >= 0) {
 		switch (c) {
 		case 's':
-			o.seed = number(optarg, 0, UINT64_MAX);
+			o.seed = option_number("crashload", optarg, 0, UINT64_MAX);
 			break;
 		case 'p':
-			o.procs = number(optarg, 1, 1024);
+			o.procs = option_number("crashload", optarg, 1, 1024);
 			break;
 		case 't':
-			o.seconds = number(optarg, 1, 1u << 30);
+			o.seconds = option_number("crashload", optarg, 1, 1u << 30);
 			break;
 		case 'o':
-			o.ops = number(optarg, 1, UINT64_MAX);
+			o.ops = option_number("crashload", optarg, 1, UINT64_MAX);
 			break;
 		case 'u':
-			o.unit = number(optarg, 512, UNIT_MAX);
+			o.unit = option_number("crashload", optarg, 512, UNIT_MAX);
 			break;
 		case 'S':
 			o.sync_state = true;

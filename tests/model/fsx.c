@@ -15,6 +15,7 @@
 #include <sys/wait.h>
 
 #include "fsx.h"
+#include "options.h"
 
 struct fsx fsx = {.ops = 10000, .seed = 1, .limit = 256u << 10, .files = 1, .replay_from = 1, .timeout = 300};
 
@@ -73,12 +74,6 @@ static void usage(FILE *out)
 	fputc('\n', out);
 }
 
-__attribute__((noreturn)) static void bad_usage(const char *what, const char *arg)
-{
-	fprintf(stderr, "fsx: %s: %s\n", what, arg);
-	exit(2);
-}
-
 /* Sets what a list names. */
 static void set_modes(char *list, bool *flags, bool value)
 {
@@ -90,27 +85,9 @@ static void set_modes(char *list, bool *flags, bool value)
 		while (i < OP_KINDS && strcmp(op_names[i], name))
 			i++;
 		if (i == OP_KINDS)
-			bad_usage("no such operation", name);
+			bad_usage("fsx", "no such operation", name);
 		flags[i] = value;
 	}
-}
-
-static uint64_t number(const char *arg, uint64_t min, uint64_t max)
-{
-	uint64_t v;
-
-	if (parse_u64(arg, min, max, &v))
-		bad_usage("bad number", arg);
-	return v;
-}
-
-static uint64_t size_of(const char *arg)
-{
-	uint64_t v;
-
-	if (parse_size(arg, &v) || v < 1 || v > 1u << 30)
-		bad_usage("bad size", arg);
-	return v;
 }
 
 static bool parse(int argc, char **argv)
@@ -127,19 +104,19 @@ static bool parse(int argc, char **argv)
 	while ((c = getopt_long(argc, argv, "h", longs, NULL)) >= 0) {
 		switch (c) {
 		case 'o':
-			fsx.ops = number(optarg, 1, UINT32_MAX);
+			fsx.ops = option_number("fsx", optarg, 1, UINT32_MAX);
 			break;
 		case 's':
-			fsx.seed = number(optarg, 0, UINT64_MAX);
+			fsx.seed = option_number("fsx", optarg, 0, UINT64_MAX);
 			break;
 		case 'S':
-			fsx.limit = size_of(optarg);
+			fsx.limit = option_size("fsx", optarg, 1, 1u << 30);
 			break;
 		case 'O':
-			fsx.op_limit = size_of(optarg);
+			fsx.op_limit = option_size("fsx", optarg, 1, 1u << 30);
 			break;
 		case 'f':
-			fsx.files = number(optarg, 1, FILES_MAX);
+			fsx.files = option_number("fsx", optarg, 1, FILES_MAX);
 			break;
 		case 'm':
 			memset(fsx.off, true, sizeof(fsx.off));
@@ -156,7 +133,7 @@ static bool parse(int argc, char **argv)
 			fsx.off[OP_REMOUNT] = false;
 			break;
 		case 'e':
-			fsx.every = number(optarg, 0, UINT64_MAX);
+			fsx.every = option_number("fsx", optarg, 0, UINT64_MAX);
 			break;
 		case 'i':
 			fsx.initial = true;
@@ -171,13 +148,13 @@ static bool parse(int argc, char **argv)
 			fsx.past_eof = true;
 			break;
 		case 'R':
-			fsx.replay_from = number(optarg, 1, UINT32_MAX);
+			fsx.replay_from = option_number("fsx", optarg, 1, UINT32_MAX);
 			break;
 		case 'l':
 			fsx.log_path = optarg;
 			break;
 		case 't':
-			fsx.timeout = number(optarg, 0, 1u << 20);
+			fsx.timeout = option_number("fsx", optarg, 0, 1u << 20);
 			break;
 		case 'q':
 			fsx.quiet = true;
@@ -222,7 +199,7 @@ static void find_sizes(void)
 		struct stat st;
 
 		if (stat(fsx.file[i].path, &st))
-			bad_usage(fsx.file[i].path, strerror(errno));
+			bad_usage("fsx", fsx.file[i].path, strerror(errno));
 		fsx.file[i].size = fsx.file[i].high = st.st_size;
 		fsx.limit = MAX(fsx.limit, (uint64_t)st.st_size);
 	}
@@ -269,9 +246,9 @@ static void probe(void)
 		abort();
 	fd = open(path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
 	if (fd < 0)
-		bad_usage(path, strerror(errno));
+		bad_usage("fsx", path, strerror(errno));
 	if (pwrite(fd, fsx.in, 4096, 0) != 4096)
-		bad_usage(path, strerror(errno));
+		bad_usage("fsx", path, strerror(errno));
 	for (unsigned i = 0; i < ARRAY_SIZE(modes); i++)
 		if (!fsx.off[modes[i].kind] && fallocate(fd, modes[i].mode, 0, 4096) &&
 			(errno == EOPNOTSUPP || errno == ENOSYS))
@@ -302,7 +279,7 @@ static void open_all(void)
 
 		file_open(f, !fsx.initial);
 		if (fsx.initial && f->size && pread_all(f->fd, f->data, f->size, 0))
-			bad_usage(f->path, "can't be read");
+			bad_usage("fsx", f->path, "can't be read");
 	}
 }
 
@@ -495,7 +472,7 @@ static void do_damage(enum damage damage)
 		done = !ftruncate(f->fd, f->size + (damage == DAMAGE_LONG ? 1 : -1));
 	}
 	if (!done)
-		bad_usage("the damage could not be done", strerror(errno));
+		bad_usage("fsx", "the damage could not be done", strerror(errno));
 }
 
 static void damaged_run(unsigned i)
@@ -587,7 +564,7 @@ int main(int argc, char **argv)
 	if (check)
 		return self_check();
 	if (fsx.log_path && !(fsx.log = fopen(fsx.log_path, "we")))
-		bad_usage(fsx.log_path, strerror(errno));
+		bad_usage("fsx", fsx.log_path, strerror(errno));
 	ring_open();
 	if (fsx.timeout && pthread_create(&thread, NULL, watch, NULL))
 		abort();

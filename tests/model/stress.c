@@ -16,6 +16,7 @@
 #include <sys/wait.h>
 #include <sys/xattr.h>
 
+#include "options.h"
 #include "stress.h"
 
 struct options options = {.seed = 1, .ops = 1000, .procs = 4, .rounds = 1, .size = 128u << 10};
@@ -69,17 +70,6 @@ static void usage(FILE *out)
 		out);
 }
 
-static uint64_t number(const char *arg, uint64_t min, uint64_t max)
-{
-	uint64_t v;
-
-	if (parse_size(arg, &v) || v < min || v > max) {
-		fprintf(stderr, "stress: bad number: %s\n", arg);
-		exit(2);
-	}
-	return v;
-}
-
 static void parse(int argc, char **argv)
 {
 	int c;
@@ -90,25 +80,25 @@ static void parse(int argc, char **argv)
 	while ((c = getopt_long(argc, argv, "h", longs, NULL)) >= 0) {
 		switch (c) {
 		case 's':
-			options.seed = number(optarg, 0, UINT64_MAX);
+			options.seed = option_number("stress", optarg, 0, UINT64_MAX);
 			break;
 		case 'o':
-			options.ops = number(optarg, 0, UINT64_MAX);
+			options.ops = option_number("stress", optarg, 0, UINT64_MAX);
 			break;
 		case 'p':
-			options.procs = number(optarg, 1, PROCS_MAX);
+			options.procs = option_number("stress", optarg, 1, PROCS_MAX);
 			break;
 		case 'r':
-			options.rounds = number(optarg, 1, UINT64_MAX);
+			options.rounds = option_number("stress", optarg, 1, UINT64_MAX);
 			break;
 		case 'm':
 			options.remount = optarg;
 			break;
 		case 'c':
-			options.check_every = number(optarg, 0, UINT64_MAX);
+			options.check_every = option_number("stress", optarg, 0, UINT64_MAX);
 			break;
 		case 'S':
-			options.size = number(optarg, 1, 1u << 30);
+			options.size = option_size("stress", optarg, 1, 1u << 30);
 			break;
 		case 'd':
 			options.dump = optarg;

@@ -109,6 +109,12 @@ void changed(struct node *n);
 _printf_(1, 2) void doing(const char *format, ...);
 /* Ends the worker with a report. */
 _printf_(1, 2) __attribute__((noreturn)) void wrong(const char *format, ...);
+/* Kinds of operations, by weight: `pick`, which is below their sum, says which one. */
+struct step {
+	unsigned weight;
+	void (*run)(void);
+};
+void take_step(const struct step *steps, size_t count, unsigned pick);
 /* Checks that a call that returned ret gave the errno that it had to give; true if it succeeded. */
 bool outcome(long ret, int want);
 

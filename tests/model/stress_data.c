@@ -340,19 +340,9 @@ static void do_drop(void)
 
 void data_step(unsigned pick)
 {
-	static const struct {
-		unsigned weight;
-		void (*run)(void);
-	} ops[] = {{14, do_write}, {4, do_truncate}, {4, do_fallocate}, {4, do_copy}, {4, do_read},
+	static const struct step steps[] = {{14, do_write}, {4, do_truncate}, {4, do_fallocate}, {4, do_copy}, {4, do_read},
 		{1, do_fsync}, {2, do_hold}, {1, do_tmpfile}, {2, do_link_held}, {2, do_stat_held},
 		{2, do_drop}};
 
-	for (unsigned i = 0; i < ARRAY_SIZE(ops); i++) {
-		if (pick < ops[i].weight) {
-			ops[i].run();
-			return;
-		}
-		pick -= ops[i].weight;
-	}
-	abort();
+	take_step(steps, ARRAY_SIZE(steps), pick);
 }

@@ -437,19 +437,9 @@ static void do_fsync_dir(void)
 
 void names_step(unsigned pick)
 {
-	static const struct {
-		unsigned weight;
-		void (*run)(void);
-	} ops[] = {{8, do_create}, {3, do_mknod}, {5, do_mkdir}, {4, do_rmdir}, {6, do_unlink}, {5, do_link},
+	static const struct step steps[] = {{8, do_create}, {3, do_mknod}, {5, do_mkdir}, {4, do_rmdir}, {6, do_unlink}, {5, do_link},
 		{3, do_symlink}, {9, do_rename}, {2, do_chmod}, {2, do_chown}, {2, do_utimens},
 		{3, do_setxattr}, {1, do_removexattr}, {4, do_stat}, {2, do_readdir}, {1, do_fsync_dir}};
 
-	for (unsigned i = 0; i < ARRAY_SIZE(ops); i++) {
-		if (pick < ops[i].weight) {
-			ops[i].run();
-			return;
-		}
-		pick -= ops[i].weight;
-	}
-	abort();
+	take_step(steps, ARRAY_SIZE(steps), pick);
 }

@@ -266,3 +266,15 @@ bool outcome(long ret, int want)
 			want ? strerror(want) : "success");
 	return !error;
 }
+
+void take_step(const struct step *steps, size_t count, unsigned pick)
+{
+	for (size_t i = 0; i < count; i++) {
+		if (pick < steps[i].weight) {
+			steps[i].run();
+			return;
+		}
+		pick -= steps[i].weight;
+	}
+	abort();
+}
