@@ -165,6 +165,7 @@ struct piece {
 	struct pinfs_delta_extent e;
 	const uint8_t *stored; /* the bytes, filled up to whole pages */
 	unsigned stored_pages;
+	unsigned put; /* of `pages`: those that the file refers to */
 	pinfs_le64 sums[CHUNK];
 	uint8_t small[PINFS_DELTA_INLINE_MAX]; /* INLINE */
 };
@@ -235,7 +236,7 @@ static void encode(struct writer *w, unsigned first, unsigned n, uint8_t *to, st
 	p->page = w->w->page + first;
 	p->pages = n;
 	p->stored = NULL;
-	p->stored_pages = 0;
+	p->stored_pages = p->put = 0;
 	p->e = (struct pinfs_delta_extent){.pages = pinfs_put32(n)};
 	if (w->w->whole && w->w->page == 0 && w->w->count == 1 && encode_inline(w, w->w->data[first], PINFS_PAGE_SIZE, p))
 		return;
@@ -298,11 +299,16 @@ static int place(struct writer *w, unsigned first, unsigned *ret)
 	return r;
 }
 
+/* Places that the file doesn't refer to. */
 static void unplace(struct writer *w, unsigned first, unsigned n)
 {
-	for (unsigned i = first; i < first + n; i++)
-		if (w->pieces[i].stored_pages)
-			space_cancel(w->d->space, pinfs_get64(w->pieces[i].e.start), w->pieces[i].stored_pages);
+	for (unsigned i = first; i < first + n; i++) {
+		const struct piece *p = &w->pieces[i];
+		unsigned live = p->e.kind == PINFS_DELTA_LZ4 && p->put ? p->stored_pages : p->put;
+
+		if (p->stored_pages > live)
+			space_cancel(w->d->space, pinfs_get64(p->e.start) + live, p->stored_pages - live);
+	}
 }
 
 /* Writes the bytes of pieces that lie in a row. */
@@ -326,54 +332,72 @@ static int write_bytes(struct writer *w, unsigned first, unsigned n)
 	return r;
 }
 
-/* Within a transaction: the file refers to pieces. */
-static int put_pieces(struct writer *w, struct delta_inode *inode, unsigned first, unsigned n, bool in_place)
+/* Within a transaction: the file refers to some pages more of a piece, of which it has *put; to all, unless the transaction gets long. */
+static int put_piece(struct writer *w, struct delta_inode *inode, const struct piece *p, bool in_place, unsigned *put)
 {
-	struct delta *d = w->d;
-	int r = 0;
+	int r;
 
-	for (unsigned i = first; r == 0 && i < first + n; i++) {
-		struct piece *p = &w->pieces[i];
-		bool raw = p->e.kind == PINFS_DELTA_RAW;
-		const void *more = raw ? (const void *)p->sums : p->small;
-		size_t len = raw ? p->pages * sizeof(p->sums[0]) : p->e.kind == PINFS_DELTA_INLINE ? pinfs_get32(p->e.stored) : 0;
-
-		if (in_place) {
-			r = extent_put_in_place(d, inode, p->page, &p->e, more, len);
-			continue;
-		}
-		if (p->stored_pages)
-			r = txn_alloc(d, pinfs_get64(p->e.start), p->stored_pages);
-		if (r == 0)
-			r = extent_put(d, inode, p->page, &p->e, more, len, NULL, 0);
-	}
+	if (!in_place && p->stored_pages)
+		return extent_put_some(w->d, inode, p->page, &p->e, p->sums, *put, put);
+	if (in_place)
+		r = extent_put_in_place(w->d, inode, p->page, &p->e, p->sums, p->pages * sizeof(p->sums[0]));
+	else
+		r = extent_put(w->d, inode, p->page, &p->e, p->small, pinfs_get32(p->e.stored), NULL, 0);
+	if (r == 0)
+		*put = p->pages;
 	return r;
 }
 
-/* The same, as a transaction of its own. */
-static int refer(struct writer *w, unsigned first, unsigned n, bool in_place)
+/*
+ * The same, as a transaction of its own: pieces from *at on, before `end`, as many as it should have. Each page that they replace may be one of those that
+ * others refer to as well, whose counts lie anywhere in the tree.
+ */
+static int refer_some(struct writer *w, unsigned *at, unsigned end, bool in_place)
 {
 	const struct delta_write *in = w->w;
+	unsigned i = *at, put = w->pieces[i].put;
 	struct delta_inode inode;
 	struct delta *d = w->d;
-	struct piece *last = &w->pieces[first + n - 1];
-	uint64_t end = (last->page + last->pages) * PINFS_PAGE_SIZE;
+	uint64_t done = 0;
 	int r = delta_begin(d, DELTA_PROMISED);
 
 	if (r < 0)
 		return r;
 	r = delta_inode_get(d, in->ino, &inode);
+	while (r == 0 && i < end && (!done || !txn_long(d))) {
+		r = put_piece(w, &inode, &w->pieces[i], in_place, &put);
+		done = (w->pieces[i].page + put) * PINFS_PAGE_SIZE;
+		if (r == 0 && put == w->pieces[i].pages) {
+			i++;
+			put = 0;
+		}
+	}
 	if (r == 0)
-		r = put_pieces(w, &inode, first, n, in_place);
-	if (r == 0)
-		r = w->update(w->context, &inode, MIN(end, in->page * PINFS_PAGE_SIZE + in->bytes));
+		r = w->update(w->context, &inode, MIN(done, in->page * PINFS_PAGE_SIZE + in->bytes));
 	if (r == 0)
 		r = delta_inode_put(d, &inode);
 	if (r < 0) {
 		delta_abort(d);
 		return r;
 	}
-	return delta_commit(d);
+	r = delta_commit(d);
+	if (r < 0)
+		return r;
+	for (; *at < i; (*at)++)
+		w->pieces[*at].put = w->pieces[*at].pages;
+	if (i < end)
+		w->pieces[i].put = put;
+	return 0;
+}
+
+static int refer(struct writer *w, unsigned first, unsigned n, bool in_place)
+{
+	unsigned at = first;
+	int r = 0;
+
+	while (r == 0 && at < first + n)
+		r = refer_some(w, &at, first + n, in_place);
+	return r;
 }
 
 /* Content at new places, in pieces of at most `chunk` pages. *ret_done: how many pages are there. 1: the next piece finds no place. */
@@ -497,6 +521,9 @@ static int write_logged(struct writer *w)
 			r = extent_put(d, &inode, in->page + i, &e, NULL, 0, in->data[i], PINFS_PAGE_SIZE);
 		if (r == 0)
 			r = logged_note(d, in->ino, in->page + i);
+		/* In several transactions, then, and in places of their own. */
+		if (r == 0 && txn_wide(d))
+			r = -EAGAIN;
 	}
 	if (r == 0)
 		r = w->update(w->context, &inode, in->page * PINFS_PAGE_SIZE + in->bytes);
@@ -690,8 +717,8 @@ static int settle_pages(struct writer *w, struct delta_inode *inode, uint64_t pa
 			break;
 		}
 		r = write_bytes(w, w->count - 1, 1);
-		if (r == 0)
-			r = put_pieces(w, inode, w->count - 1, 1, false);
+		for (unsigned put = 0; r == 0 && put < write.count;)
+			r = put_piece(w, inode, &w->pieces[w->count - 1], false, &put);
 	}
 	return r;
 }

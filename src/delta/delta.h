@@ -231,9 +231,10 @@ int delta_extent_drop(struct delta *delta, struct delta_inode *inode, uint64_t f
 int delta_extent_hole(struct delta *delta, struct delta_inode *inode, uint64_t first, uint64_t pages);
 /* …are those of a file of the image. */
 int delta_extent_image(struct delta *delta, struct delta_inode *inode, uint64_t first, uint64_t pages, uint32_t image_ino, uint64_t image_page);
-/* …are as these, shared with them. */
-int delta_extent_share(struct delta *delta, struct delta_inode *inode, uint64_t first, uint64_t pages, uint64_t from_ino, const struct delta_extent *from);
-/* …have places of their own, and are zero. Up to `pages`; how many. -ENOSPC. */
+/* These are as those, shared with them, whatever was there: as many as fit into the transaction, at least one; how many in *ret. */
+int delta_extent_share(struct delta *delta, struct delta_inode *inode, uint64_t first, uint64_t pages, uint64_t from_ino, const struct delta_extent *from,
+	uint64_t *ret);
+/* Pages, of which the delta says nothing, have places of their own, and are zero. Up to `pages`; how many. -ENOSPC. */
 int delta_extent_allocate(struct delta *delta, struct delta_inode *inode, uint64_t first, uint64_t pages, uint64_t *ret_pages);
 
 /* Gives free space back to the disk. */

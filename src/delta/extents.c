@@ -386,9 +386,10 @@ int delta_extent_image(struct delta *d, struct delta_inode *inode, uint64_t firs
 }
 
 int delta_extent_share(struct delta *d, struct delta_inode *inode, uint64_t first, uint64_t pages, uint64_t from_ino,
-	const struct delta_extent *from)
+	const struct delta_extent *from, uint64_t *ret)
 {
-	struct item i, piece;
+	struct item i, piece, part;
+	uint64_t done;
 	int r;
 
 	r = item_at(d, from_ino, from->page, &i);
@@ -401,7 +402,21 @@ int delta_extent_share(struct delta *d, struct delta_inode *inode, uint64_t firs
 	/* Before anything goes: it may lie under what it replaces. */
 	r = pages_refer(d, pinfs_get64(piece.e.start), extent_stored_pages(&piece.e), true);
 	piece.page = first;
-	return r < 0 ? r : extent_set(d, inode, &piece);
+	if (r == 0)
+		r = delta_extent_drop(d, inode, first, first + pages, &done);
+	if (r < 0)
+		return r;
+	item_cut(&piece, first, done, &part);
+	/* Pages that are compressed together are referred to by each part of them. */
+	if (done < first + pages && i.e.kind == PINFS_DELTA_RAW)
+		r = pages_refer(d, pinfs_get64(piece.e.start) + (done - first), first + pages - done, false);
+	if (r == 0)
+		r = item_put(d, inode->ino, &part);
+	if (r < 0)
+		return r;
+	inode->pages += extent_counted_pages(&part.e);
+	*ret = done - first;
+	return 0;
 }
 
 int delta_extent_allocate(struct delta *d, struct delta_inode *inode, uint64_t first, uint64_t pages, uint64_t *ret)
@@ -427,6 +442,32 @@ int delta_extent_allocate(struct delta *d, struct delta_inode *inode, uint64_t f
 	if (r == 0)
 		*ret = got;
 	return r;
+}
+
+int extent_put_some(struct delta *d, struct delta_inode *inode, uint64_t page, const struct pinfs_delta_extent *e, const pinfs_le64 *sums,
+	unsigned skip, unsigned *ret)
+{
+	struct item i = {.page = page, .e = *e}, part;
+	uint64_t from = page + skip, end = page + pinfs_get32(e->pages), done;
+	int r = delta_extent_drop(d, inode, from, end, &done);
+
+	if (r < 0)
+		return r;
+	if (e->kind == PINFS_DELTA_RAW)
+		memcpy(i.sums, sums, pinfs_get32(e->pages) * sizeof(i.sums[0]));
+	item_cut(&i, from, done, &part);
+	/* Pages that are compressed together came with the first part. */
+	if (e->kind == PINFS_DELTA_LZ4 && skip)
+		r = pages_refer(d, pinfs_get64(e->start), extent_stored_pages(e), true);
+	else
+		r = txn_alloc(d, pinfs_get64(part.e.start), extent_stored_pages(&part.e));
+	if (r == 0)
+		r = item_put(d, inode->ino, &part);
+	if (r < 0)
+		return r;
+	inode->pages += extent_counted_pages(&part.e);
+	*ret = (unsigned)(done - page);
+	return 0;
 }
 
 int extent_put(struct delta *d, struct delta_inode *inode, uint64_t page, const struct pinfs_delta_extent *e, const void *more, size_t more_len,

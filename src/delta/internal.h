@@ -149,10 +149,14 @@ int txn_alloc(struct delta *delta, uint64_t first, uint64_t pages);
 int txn_take(struct delta *delta, uint64_t first, uint64_t pages);
 int txn_free(struct delta *delta, uint64_t first, uint64_t pages);
 int txn_files(struct delta *delta);
-/* It should end: by its length, or by the nodes that it has made dirty, of which the next checkpoint has room for TXN_NODES. */
+/* It should end: by the nodes that it has made dirty, of which the next checkpoint has room for TXN_NODES; or by its length, too. */
+static inline bool txn_wide(const struct delta *delta)
+{
+	return tree_dirty(delta->tree) > delta->txn.dirty + TXN_NODES / 2;
+}
 static inline bool txn_long(const struct delta *delta)
 {
-	return delta_txn_size(delta) > DELTA_TXN_MAX / 2 || tree_dirty(delta->tree) > delta->txn.dirty + TXN_NODES / 2;
+	return delta_txn_size(delta) > DELTA_TXN_MAX / 2 || txn_wide(delta);
 }
 /* As delta_begin(), for a checkpoint: it makes no room, which others have left for it. */
 int txn_begin_settle(struct delta *delta);
@@ -222,6 +226,12 @@ int content_settle(struct delta *delta);
 /* An extent of the file, with what belongs to it; what it lies over goes. log_data: bytes that only the log gets. */
 int extent_put(struct delta *delta, struct delta_inode *inode, uint64_t page, const struct pinfs_delta_extent *extent, const void *more,
 	size_t more_len, const void *log_data, size_t log_len);
+/*
+ * Pages of a RAW or LZ4 extent at a new place, from `skip` on, those before having been put: as many as the transaction should have, at least one; up to
+ * where in *ret. What they lie over goes.
+ */
+int extent_put_some(struct delta *delta, struct delta_inode *inode, uint64_t page, const struct pinfs_delta_extent *extent, const pinfs_le64 *sums,
+	unsigned skip, unsigned *ret);
 /* RAW pages of an extent that lie over UNWRITTEN ones, in their places. */
 int extent_put_in_place(struct delta *delta, struct delta_inode *inode, uint64_t page, const struct pinfs_delta_extent *extent, const void *more,
 	size_t more_len);

@@ -66,7 +66,7 @@ static int share_some(struct vfs *v, uint64_t from, uint64_t page, struct vfs_in
 	switch (e.kind) {
 	case PINFS_DELTA_RAW:
 	case PINFS_DELTA_LZ4:
-		r = delta_extent_share(v->delta, &to->i, to_page, n, from, &e);
+		r = delta_extent_share(v->delta, &to->i, to_page, n, from, &e, &n);
 		break;
 	case PINFS_DELTA_IMAGE:
 		r = image_some(v, to, to_page, &n, e.image_ino, e.start);

@@ -9,6 +9,17 @@
 #define PAGES 90u
 #define FIRST_INO 200u
 
+/* Transactions are too long at once: what may be cut in several is. */
+static bool cut;
+
+size_t __real_delta_txn_size(const struct delta *d);
+size_t __wrap_delta_txn_size(const struct delta *d);
+
+size_t __wrap_delta_txn_size(const struct delta *d)
+{
+	return cut ? DELTA_TXN_MAX : __real_delta_txn_size(d);
+}
+
 /* With empty files. */
 static struct delta *create(struct memstore *m, const struct delta_options *o)
 {
@@ -164,9 +175,11 @@ static void change_extents(struct delta *d, struct file *f, struct rng *rng)
 
 			if (from == i)
 				break;
-			must(delta_extent_share(d, &inode, page, n, FIRST_INO + from, &e) == 0);
-			memcpy(f[i].data[page], source->data[from_page], (size_t)n * PAGE);
-			memset(f[i].there + page, 1, n);
+			cut = rng_below(rng, 2);
+			must(delta_extent_share(d, &inode, page, n, FIRST_INO + from, &e, &got) == 0 && got && (cut ? got <= n : got == n));
+			cut = false;
+			memcpy(f[i].data[page], source->data[from_page], (size_t)got * PAGE);
+			memset(f[i].there + page, 1, (size_t)got);
 		}
 	}
 	must(delta_inode_put(d, &inode) == 0);
@@ -203,7 +216,9 @@ static void run_model(uint64_t seed, unsigned steps, uint64_t limit)
 			if (whole)
 				page = 0, n = 1;
 			some_bytes(&rng, buf, n);
+			cut = rng_below(&rng, 3) == 0;
 			must(write_pages(d, FIRST_INO + i, page, n, buf, sync, whole) == 0);
+			cut = false;
 			memcpy(f[i].data[page], buf, (size_t)n * PAGE);
 			memset(f[i].there + page, 1, n);
 		}
@@ -487,6 +502,164 @@ static void what_is_dropped_changes_no_more_nodes_than_a_checkpoint_has_room_for
 	memstore_destroy(&m);
 }
 
+/* The nodes that a transaction has made dirty so far; each of a write ends with this. */
+struct spread {
+	struct delta *d;
+	size_t most;
+	unsigned transactions;
+};
+
+static int note_spread(void *context, struct delta_inode *inode, uint64_t end)
+{
+	struct spread *s = context;
+
+	s->most = MAX(s->most, tree_dirty(s->d->tree) - s->d->txn.dirty);
+	s->transactions++;
+	return size_grows(NULL, inode, end);
+}
+
+#define SPREAD 12000u /* pages of the first file, each shared with one of the second, in another order */
+#define SPREAD_STEP 7411u
+
+static void share_spread(struct delta *d)
+{
+	_cleanup_free_ uint8_t *page = calloc(1, PAGE);
+	struct rng rng = {7};
+
+	rng_bytes(&rng, page, PAGE);
+	for (uint64_t i = 0; i < SPREAD; i++) {
+		memcpy(page, &i, sizeof(i));
+		must(write_pages(d, FIRST_INO, i, 1, page, false, false) == 0);
+	}
+	for (uint64_t i = 0; i < SPREAD; i++) {
+		struct delta_inode inode;
+		struct delta_extent e;
+		uint64_t n;
+
+		must(delta_begin(d, 0) == 0);
+		must(delta_inode_get(d, FIRST_INO + 1, &inode) == 0);
+		must(delta_extent_get(d, FIRST_INO, i * SPREAD_STEP % SPREAD, &e) == 0 && e.kind == PINFS_DELTA_RAW);
+		must(delta_extent_share(d, &inode, i, 1, FIRST_INO, &e, &n) == 0 && n == 1);
+		inode.size = (uint64_t)SPREAD * PAGE;
+		must(delta_inode_put(d, &inode) == 0);
+		must(delta_commit(d) == 0);
+	}
+}
+
+/* What a write lies over are pages that others refer to as well, and their counts lie all over the tree. */
+static void what_is_written_changes_no_more_nodes_than_a_checkpoint_has_room_for(void **state)
+{
+	enum { MOST = 200 };
+	const struct {
+		unsigned page, n;
+		bool text, sync;
+		unsigned least; /* transactions */
+	} writes[] = {{100, MOST, true, false, 2}, {1000, MOST, false, false, 2}, {2000, 16, true, true, 1}, {108, 9, false, false, 1},
+		{4000, 16, true, false, 2}, {96, MOST, true, false, 1}};
+	_cleanup_free_ uint8_t *buf = malloc((size_t)MOST * PAGE), *got = malloc(PAGE);
+	const uint8_t *data[MOST];
+	struct delta_options o = plain_options();
+	struct spread s = {0};
+	struct rng rng = {8};
+	struct delta_inode inode;
+	struct delta_extent e;
+	struct memstore m;
+	uint64_t at = 0;
+
+	o.log_size = 8u << 20;
+	memstore_init(&m, 0);
+	s.d = create(&m, &o);
+	share_spread(s.d);
+	for (size_t i = 0; i < ARRAY_SIZE(writes); i++) {
+		struct delta_write w = {.ino = FIRST_INO + 1, .page = writes[i].page, .count = writes[i].n, .data = data, .bytes = writes[i].n * PAGE,
+			.reserved = writes[i].n, .sync = writes[i].sync};
+
+		for (unsigned p = 0; p < w.count; p++) {
+			uint8_t *page = buf + (size_t)p * PAGE;
+
+			data[p] = page;
+			if (writes[i].text)
+				rng_text(&rng, page, PAGE);
+			else
+				rng_bytes(&rng, page, PAGE);
+		}
+		s.transactions = 0;
+		must(delta_checkpoint(s.d) == 0);
+		must(delta_reserve(s.d, w.count) == 0);
+		must(delta_write(s.d, &w, note_spread, &s) == 0);
+		assert_in_range(s.most, 1, TXN_NODES - 2);
+		assert_true(s.transactions >= writes[i].least);
+		for (unsigned p = 0; p < w.count; p++) {
+			assert_int_equal(read_page(s.d, FIRST_INO + 1, w.page + p, got), 0);
+			assert_memory_equal(got, data[p], PAGE);
+		}
+	}
+	delta_account(s.d);
+	s.d = reopen_delta(s.d, &m, &o);
+	/* Sixteen pages that are compressed together, shared over those that lie apart. */
+	must(delta_begin(s.d, 0) == 0);
+	must(delta_inode_get(s.d, FIRST_INO + 1, &inode) == 0);
+	must(delta_extent_get(s.d, FIRST_INO + 1, 192, &e) == 0 && e.kind == PINFS_DELTA_LZ4);
+	must(delta_extent_share(s.d, &inode, 5000, e.pages, FIRST_INO + 1, &e, &at) == 0 && at);
+	must(note_spread(&s, &inode, 0) == 0);
+	must(delta_inode_put(s.d, &inode) == 0);
+	must(delta_commit(s.d) == 0);
+	delta_account(s.d);
+	assert_in_range(s.most, 1, TXN_NODES - 2);
+	delta_close(s.d);
+	memstore_destroy(&m);
+}
+
+/* Of a write that is cut in several transactions a later one fails: what it was to refer to is free. */
+static void what_a_write_that_failed_did_not_refer_to_is_free(void **state)
+{
+	_cleanup_free_ uint8_t *buf = malloc(64 * PAGE);
+	unsigned failed = 0;
+
+	for (unsigned text = 0; text < 2; text++)
+		for (unsigned nth = 1; nth < 60; nth++) {
+			struct delta_options o = plain_options();
+			struct rng rng = {nth};
+			struct space_stats stats;
+			struct memstore m;
+			struct delta *d;
+
+			memstore_init(&m, 0);
+			d = create(&m, &o);
+			for (unsigned i = 0; i < 64; i += 3) {
+				rng_bytes(&rng, buf, PAGE);
+				must(write_pages(d, FIRST_INO, i, 1, buf, false, false) == 0);
+			}
+			if (text)
+				rng_text(&rng, buf, 64 * PAGE);
+			else
+				rng_bytes(&rng, buf, 64 * PAGE);
+			cut = true;
+			memstore_fail(&m, MEM_WRITE, nth, -ENOSPC, false);
+			failed += write_pages(d, FIRST_INO, 0, 64, buf, false, false) == -ENOSPC;
+			memstore_fail(&m, MEM_WRITE, 0, 0, false);
+			delta_lock(d);
+			space_get_stats(d->space, &stats);
+			delta_unlock(d);
+			assert_int_equal(stats.flight, 0);
+			assert_int_equal(stats.reserved, 0);
+			delta_account(d);
+			must(write_pages(d, FIRST_INO, 0, 64, buf, false, false) == 0);
+			cut = false;
+			d = reopen_delta(d, &m, &o);
+			for (unsigned p = 0; p < 64; p++) {
+				uint8_t got[PAGE];
+
+				assert_int_equal(read_page(d, FIRST_INO, p, got), 0);
+				assert_memory_equal(got, buf + (size_t)p * PAGE, PAGE);
+			}
+			delta_account(d);
+			delta_close(d);
+			memstore_destroy(&m);
+		}
+	assert_true(failed > 40);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -496,6 +669,8 @@ int main(void)
 		cmocka_unit_test(frames_whose_content_is_missing_never_were),
 		cmocka_unit_test(failures_change_nothing_by_halves),
 		cmocka_unit_test(what_is_dropped_changes_no_more_nodes_than_a_checkpoint_has_room_for),
+		cmocka_unit_test(what_is_written_changes_no_more_nodes_than_a_checkpoint_has_room_for),
+		cmocka_unit_test(what_a_write_that_failed_did_not_refer_to_is_free),
 	};
 
 	if (getenv("PINFS_TEST"))
