@@ -97,10 +97,26 @@ static const char *temporary_dir(void)
 	return dir && *dir ? dir : "/var/tmp";
 }
 
-static int open_vfs(const struct mount *m, struct vfs **ret)
+/* One that can't be opened is said here, all else in `error`. */
+static int open_image(const struct mount *m, const struct vfs_options *options, struct vfs **ret, char error[IMAGE_ERROR_SIZE])
+{
+	struct io_options io_options = {.engine = m->options.engine, .caching = m->options.caching, .lanes = 8};
+	struct io_file *io;
+	int r = io_open(m->image, &io_options, &io);
+
+	error[0] = 0;
+	if (r == 0)
+		return vfs_new(io, options, ret, error);
+	log_error("can't open %s: %s", m->source,
+		r == -EISDIR  ? "it is a directory; the image comes first: pinfs mount IMAGE DIR" :
+		r == -ENOTBLK ? "it is neither a file nor a block device" :
+				strerror(-r));
+	return r;
+}
+
+static int open_vfs(struct mount *m, struct vfs **ret)
 {
 	const struct mount_options *o = &m->options;
-	struct io_options io_options = {.engine = o->engine, .caching = o->caching, .lanes = 8};
 	struct vfs_options options = {
 		.name = m->image,
 		.offset = o->offset,
@@ -121,22 +137,21 @@ static int open_vfs(const struct mount *m, struct vfs **ret)
 		.read_only = !m->writable,
 	};
 	char error[IMAGE_ERROR_SIZE];
-	struct io_file *io;
 	int r;
 
 	if (m->writable || *m->delta)
 		options.delta = &delta;
-	r = io_open(m->image, &io_options, &io);
-	if (r < 0) {
-		log_error("can't open %s: %s", m->source,
-			r == -EISDIR  ? "it is a directory; the image comes first: pinfs mount IMAGE DIR" :
-			r == -ENOTBLK ? "it is neither a file nor a block device" :
-					strerror(-r));
-		return r;
+	r = open_image(m, &options, ret, error);
+	/* Who can't change anything as long as there is no room has his files all the same. A delta that was only made now is gone again. */
+	if ((r == -ENOSPC || r == -EDQUOT) && m->writable && *m->delta && access(m->delta, F_OK) == 0) {
+		log_warning("%s: %s; it is mounted read-only: make room, and mount it again", m->source, error);
+		m->writable = false;
+		delta.read_only = true;
+		r = open_image(m, &options, ret, error);
 	}
-	r = vfs_new(io, &options, ret, error);
 	if (r < 0) {
-		log_error("%s: %s", m->source, error);
+		if (error[0])
+			log_error("%s: %s", m->source, error);
 		return r;
 	}
 	if (vfs_image_info(*ret)->from_backup)

@@ -52,8 +52,8 @@ int delta_create(struct store *store, const struct delta_options *options, struc
 /* A crash came while it was made: there is nothing in it, and nobody can have had anything from it. An error counts as no. */
 bool delta_unfinished(struct store *store);
 /*
- * -EMEDIUMTYPE: no delta. -ESTALE: of another image. -EOPNOTSUPP: a later version. -EUCLEAN: damaged. The store is the delta's from now on, if that
- * succeeds.
+ * -EMEDIUMTYPE: no delta. -ESTALE: of another image. -EOPNOTSUPP: a later version. -EUCLEAN: damaged. -ENOSPC, -EDQUOT: content in its log has no other
+ * place to go to, and it can only be opened read_only. The store is the delta's from now on, if that succeeds.
  */
 int delta_open(struct store *store, const struct delta_options *options, struct delta **ret, char error[DELTA_ERROR_SIZE]);
 /* Without a checkpoint: what is in the log is there the next time. NULL is allowed. */

@@ -201,9 +201,15 @@ int replay_log(struct delta *d, char error[DELTA_ERROR_SIZE])
 		e = log_walk(d, true, apply_frame, &r);
 	if (e == 0)
 		e = logged_left(d);
-	/* Each of them needs a page to move to; not before all others that are used are known, or one of those would be promised. */
-	if (e == 0)
+	/*
+	 * Each of them needs a page to move to; not before all others that are used are known, or one of those would be promised. Those that were found stay
+	 * the delta's: the next mount wants them, too.
+	 */
+	if (e == 0) {
 		e = space_reserve(d->space, d->logged_count);
+		if (e == -ENOSPC || e == -EDQUOT)
+			snprintf(error, DELTA_ERROR_SIZE, "there is no room for the %zu pages of content that lie in its log (%s)", d->logged_count, strerror(-e));
+	}
 	if (e < 0)
 		return e;
 	/* What stands behind the end is not to be found again. */

@@ -175,7 +175,8 @@ static int delta_attach(struct vfs *v, const struct vfs_delta_options *o, char e
 	if (r == 0 && delta_checkpoint(v->delta) == -EIO)
 		r = -EIO;
 	if (r < 0)
-		snprintf(error, IMAGE_ERROR_SIZE, "%.100s: %s", v->delta_name, r == -EUCLEAN ? "it is damaged; fsck.pinfs says more" : strerror(-r));
+		snprintf(error, IMAGE_ERROR_SIZE, "%.100s: %s", v->delta_name, r == -EUCLEAN ? "it is damaged; fsck.pinfs says more" :
+			r == -ENOSPC || r == -EDQUOT ? "there is no room for what the last mount has left to do" : strerror(-r));
 	return r;
 }
 

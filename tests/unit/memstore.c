@@ -300,6 +300,21 @@ void memstore_clone(struct memstore *m, struct memstore *ret)
 	pthread_mutex_unlock(&m->lock);
 }
 
+void memstore_clone_full(struct memstore *m, struct memstore *ret)
+{
+	static const uint8_t zeroes[PAGE];
+
+	memstore_clone(m, ret);
+	for (uint64_t p = 0; p < ret->count; p++)
+		if (ret->backed[p] && (!ret->pages[p] || !memcmp(ret->pages[p], zeroes, PAGE))) {
+			free(ret->pages[p]);
+			ret->pages[p] = NULL;
+			ret->backed[p] = false;
+			ret->taken--;
+		}
+	ret->capacity = ret->taken;
+}
+
 /* ---- adding up ---- */
 
 struct account {

@@ -49,6 +49,8 @@ void memstore_get(struct memstore *m, uint64_t offset, void *buf, size_t len);
 void memstore_put(struct memstore *m, uint64_t offset, const void *buf, size_t len);
 /* The same bytes on a disk of their own. */
 void memstore_clone(struct memstore *m, struct memstore *ret);
+/* The same, as a program copies them that leaves out zeroes, and then the disk is full. */
+void memstore_clone_full(struct memstore *m, struct memstore *ret);
 
 /*
  * Makes a checkpoint and looks at every item of a delta: extents of a file don't overlap, each inode counts its pages, each page of the delta is

@@ -28,6 +28,43 @@ static void a_log_that_may_not_grow_is_no_failure(void **state)
 	}
 }
 
+/* Another program has taken the room that the content in the log was to move to. */
+static void a_log_that_finds_no_room_can_be_looked_at(void **state)
+{
+	enum { PAGES = 40 };
+	struct delta_options o = plain_options(), ro = o;
+	struct memstore m, full;
+	struct delta *d;
+
+	ro.read_only = true;
+	memstore_init(&m, 0);
+	d = create_delta(&m, &o);
+	make_inode(d, 500);
+	for (unsigned i = 0; i < PAGES; i++)
+		must(write_logged_page(d, 500, i, (uint8_t)(i + 1)) == 0);
+	memstore_clone_full(&m, &full);
+	delta_close(d);
+	memstore_destroy(&m);
+	for (unsigned round = 0; round < 2; round++) {
+		/* In the second one there is room for some of it. */
+		full.capacity += round * PAGES / 2;
+		assert_int_equal(try_delta(&full, &o, &d), -ENOSPC);
+		assert_int_equal(try_delta(&full, &ro, &d), 0);
+		for (unsigned i = 0; i < PAGES; i++)
+			assert_int_equal(page_is(d, 500, i, (uint8_t)(i + 1)), 0);
+		delta_close(d);
+	}
+	full.capacity += 1000;
+	assert_int_equal(try_delta(&full, &o, &d), 0);
+	assert_int_equal(write_logged_page(d, 500, PAGES, 'x'), 0);
+	assert_int_equal(delta_checkpoint(d), 0);
+	for (unsigned i = 0; i < PAGES; i++)
+		assert_int_equal(page_is(d, 500, i, (uint8_t)(i + 1)), 0);
+	delta_account(d);
+	delta_close(d);
+	memstore_destroy(&full);
+}
+
 static void an_aborted_allocation_leaves_no_page_taken(void **state)
 {
 	struct delta_options o = plain_options();
@@ -104,6 +141,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_log_that_may_not_grow_is_no_failure),
+		cmocka_unit_test(a_log_that_finds_no_room_can_be_looked_at),
 		cmocka_unit_test(an_aborted_allocation_leaves_no_page_taken),
 		cmocka_unit_test(a_full_disk_keeps_what_was_acknowledged_and_takes_deletions),
 	};

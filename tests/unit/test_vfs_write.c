@@ -136,19 +136,6 @@ static void a_name_that_was_not_made_leaves_nothing_known(void **state)
 	memstore_destroy(&m);
 }
 
-static struct vfs *open_read_only(struct memstore *m)
-{
-	struct vfs_delta_options delta = {.store = memstore_open(m), .read_only = true};
-	struct vfs_options o = {.name = image_path, .offset = IMAGE_OFFSET_AUTO, .cache_limit = 4u << 20, .delta = &delta};
-	char error[IMAGE_ERROR_SIZE] = "";
-	struct io_file *io;
-	struct vfs *v;
-
-	must(io_open(image_path, NULL, &io) == 0);
-	must(vfs_new(io, &o, &v, error) == 0);
-	return v;
-}
-
 static void a_delta_that_is_looked_at_is_read_and_never_written(void **state)
 {
 	struct vfs_setattr set = {.valid = VFS_SET_SIZE, .size = 10};
@@ -168,7 +155,7 @@ static void a_delta_that_is_looked_at_is_read_and_never_written(void **state)
 	assert_int_equal(vfs_fsync(v, ino, NULL, false), 0);
 	vfs_free(v);
 	m.read_only = true;
-	v = open_read_only(&m);
+	assert_int_equal(try_on(&m, true, &v), 0);
 	assert_false(vfs_writable(v));
 	assert_true(file_is(v, ino, buf, sizeof(buf)));
 	old = find(v, "n6");

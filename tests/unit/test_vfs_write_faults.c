@@ -230,11 +230,64 @@ static void a_full_disk_loses_nothing_and_takes_deletions(void **state)
 	}
 }
 
+/* What an interrupted mount has left to do wants room, that another program has taken meanwhile: its files can be looked at all the same. */
+static void a_mount_that_finds_no_room_can_be_read_only(void **state)
+{
+	enum { LEN = 12 * PAGE };
+
+	for (unsigned orphan = 0; orphan < 2; orphan++) {
+		uint8_t buf[LEN], old[LEN];
+		struct memstore m, full;
+		struct rng rng = {6};
+		struct vfs_file *f;
+		uint64_t ino, gone;
+		struct stat st;
+		struct vfs *v;
+
+		memstore_init(&m, 0);
+		v = open_on(&m, 8u << 20, 0);
+		ino = make_file(v, "f");
+		fill(&rng, v, ino, 0, buf, LEN);
+		assert_int_equal(vfs_fsync(v, ino, NULL, false), 0);
+		if (orphan) {
+			gone = make_file(v, "gone");
+			fill(&rng, v, gone, 0, old, LEN);
+			assert_int_equal(vfs_open(v, gone, O_RDWR, false, &f), 0);
+			assert_int_equal(vfs_unlink(v, VFS_ROOT_INO, "gone"), 0);
+			assert_int_equal(vfs_sync(v), 0);
+			assert_int_equal(delta_checkpoint(vfs_delta(v)), 0);
+		}
+		memstore_clone_full(&m, &full);
+		if (orphan)
+			vfs_release(v, f);
+		vfs_free(v);
+		memstore_destroy(&m);
+		for (unsigned round = 0; round < 2; round++) {
+			if (round == 0)
+				assert_int_equal(try_on(&full, false, &v), -ENOSPC);
+			assert_int_equal(try_on(&full, !round, &v), 0);
+			assert_int_equal(vfs_writable(v), round);
+			assert_true(file_is(v, find(v, "f"), buf, LEN));
+			assert_int_equal(vfs_write(v, ino, 0, "x", 1, 0), round ? 1 : -EROFS);
+			assert_int_equal(vfs_mkdir(v, VFS_ROOT_INO, "d", 0755, &cred, &st), round ? 0 : -EROFS);
+			assert_int_equal(vfs_unlink(v, VFS_ROOT_INO, "f"), round ? 0 : -EROFS);
+			assert_int_equal(vfs_sync(v), 0);
+			assert_false(vfs_failed(v));
+			if (round)
+				delta_account(vfs_delta(v));
+			vfs_free(v);
+			full.capacity += 2000;
+		}
+		memstore_destroy(&full);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(each_open_file_hears_once_of_a_failed_writeback),
 		cmocka_unit_test(what_was_synced_survives_each_failure_of_the_disk),
+		cmocka_unit_test(a_mount_that_finds_no_room_can_be_read_only),
 		cmocka_unit_test(a_full_disk_loses_nothing_and_takes_deletions),
 	};
 

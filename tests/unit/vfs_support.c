@@ -58,21 +58,35 @@ int vfs_teardown(void **state)
 	return support_end(state);
 }
 
-struct vfs *open_on(struct memstore *m, size_t cache, uint64_t limit)
+static int try_with(struct vfs_delta_options *delta, size_t cache, struct vfs **ret)
 {
-	struct vfs_delta_options delta = {.store = memstore_open(m), .atime = VFS_RELATIME, .size_limit = limit};
-	struct vfs_options o = {.name = image_path, .offset = IMAGE_OFFSET_AUTO, .cache_limit = cache, .delta = &delta};
+	struct vfs_options o = {.name = image_path, .offset = IMAGE_OFFSET_AUTO, .cache_limit = cache, .delta = delta};
 	char error[IMAGE_ERROR_SIZE] = "";
 	struct io_file *io;
-	struct vfs *v;
 	int r;
 
 	must(io_open(image_path, NULL, &io) == 0);
-	r = vfs_new(io, &o, &v, error);
+	r = vfs_new(io, &o, ret, error);
+	must((r < 0) == (error[0] != 0));
 	if (r < 0)
 		fprintf(stderr, "%s: %s\n", strerror(-r), error);
-	must(r == 0);
+	return r;
+}
+
+struct vfs *open_on(struct memstore *m, size_t cache, uint64_t limit)
+{
+	struct vfs_delta_options delta = {.store = memstore_open(m), .atime = VFS_RELATIME, .size_limit = limit};
+	struct vfs *v = NULL;
+
+	must(try_with(&delta, cache, &v) == 0);
 	return v;
+}
+
+int try_on(struct memstore *m, bool read_only, struct vfs **ret)
+{
+	struct vfs_delta_options delta = {.store = memstore_open(m), .read_only = read_only};
+
+	return try_with(&delta, 4u << 20, ret);
 }
 
 ssize_t read_all(struct vfs *v, uint64_t ino, uint64_t offset, size_t len, uint8_t *buf)

@@ -24,6 +24,8 @@ extern const struct vfs_cred cred;
 
 /* cache, limit: bytes; limit 0: what the disk has. */
 struct vfs *open_on(struct memstore *m, size_t cache, uint64_t limit);
+/* The same, or why not. */
+int try_on(struct memstore *m, bool read_only, struct vfs **ret);
 
 /* Up to `len` bytes of a file: how many, or an error. */
 ssize_t read_all(struct vfs *v, uint64_t ino, uint64_t offset, size_t len, uint8_t *buf);
