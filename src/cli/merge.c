@@ -326,16 +326,27 @@ static int find_block(struct merge *m, uint64_t ino, const struct delta_inode *o
 /* A file with other content: which of the image's blocks it still has. */
 static int plan_changed(struct merge *m, const struct inode *inode, const struct delta_inode *own, const struct image_inode *image)
 {
-	int r = 0;
+	uint64_t ino = inode->file.merged_ino, next;
 
-	for (uint64_t offset = 0; offset < inode->size && !mkfs_interrupted; offset += m->block_size) {
+	for (uint64_t offset = 0; offset < inode->size && !mkfs_interrupted; offset = next) {
 		uint32_t block;
+		int r;
 
-		r = find_block(m, inode->file.merged_ino, own, image, offset, (uint32_t)MIN((uint64_t)m->block_size, inode->size - offset), &block);
-		if (r == 0)
+		delta_lock(m->delta);
+		r = find_block(m, ino, own, image, offset, (uint32_t)MIN((uint64_t)m->block_size, inode->size - offset), &block);
+		delta_unlock(m->delta);
+		next = offset + m->block_size;
+		if (r == 0) {
 			m->blocks[block] = WANTED;
-		else if (r != -ENOENT)
+			continue;
+		}
+		if (r != -ENOENT)
 			return r;
+		/* Step by step a large hole would never end. */
+		r = vfs_seek(m->o.vfs, ino, next, false, &next);
+		if (r < 0)
+			return r == -ENXIO ? 0 : r;
+		next -= next % m->block_size;
 	}
 	return 0;
 }
@@ -426,11 +437,8 @@ static int plan_file(struct inode *inode, void *context)
 		} else if (r == 0) {
 			f.plan = PLAN_BYTES;
 			r = decide_xip(m, inode, known ? &image : NULL, &f.xip);
-			if (r == 0 && changed && !f.xip && !m->o.recompress && inode->size >= m->block_size) {
-				delta_lock(m->delta);
+			if (r == 0 && changed && !f.xip && !m->o.recompress && inode->size >= m->block_size)
 				r = plan_changed(m, inode, &own, known ? &image : NULL);
-				delta_unlock(m->delta);
-			}
 		}
 		m->stats.files++;
 	}
