@@ -257,7 +257,8 @@ void vfs_accessed(struct vfs *v, uint64_t ino)
 		return;
 	if (i->flags & FS_NOATIME_FL)
 		return;
-	if (v->options.atime == VFS_RELATIME && i->atime.tv_sec + 86400 > now.tv_sec &&
+	/* Not atime + a day: any number of seconds can have been set. */
+	if (v->options.atime == VFS_RELATIME && i->atime.tv_sec > now.tv_sec - 86400 &&
 		(i->atime.tv_sec > i->mtime.tv_sec || (i->atime.tv_sec == i->mtime.tv_sec && i->atime.tv_nsec > i->mtime.tv_nsec)) &&
 		(i->atime.tv_sec > i->ctime.tv_sec || (i->atime.tv_sec == i->ctime.tv_sec && i->atime.tv_nsec > i->ctime.tv_nsec)))
 		return;
