@@ -329,6 +329,11 @@ static int cut_size(struct vfs_node *n, uint64_t size)
 	return r;
 }
 
+int node_finish_cut(struct vfs_node *n, uint64_t size)
+{
+	return cut_size(n, size);
+}
+
 /* Pages [first, end) of the file become a hole. */
 static int cut_hole(struct vfs_node *n, uint64_t first, uint64_t end)
 {

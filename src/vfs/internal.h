@@ -175,6 +175,8 @@ void image_pages_lose(struct delta_inode *inode, uint64_t n);
 int node_share(struct vfs_node *node);
 /* Under node->lock: the file ends there. */
 int node_truncate(struct vfs_node *node, uint64_t size, bool times);
+/* Under node->lock: what a cut that a crash has interrupted left behind the end goes; whatever the file's flags are by now, since it was begun. */
+int node_finish_cut(struct vfs_node *node, uint64_t size);
 /* Reads bytes of pages of the image. */
 int image_read_page(struct vfs *vfs, const struct image_inode *inode, uint64_t page, uint64_t end, uint8_t *data);
 /* Its content has changed: new times. */

@@ -655,7 +655,7 @@ int orphans_recover(struct vfs *v)
 			r = node_get(v, ino, &n);
 			if (r == 0) {
 				mutex_lock(&n->lock);
-				r = node_truncate(n, inode.size, false);
+				r = node_finish_cut(n, inode.size);
 				mutex_unlock(&n->lock);
 				node_put(n);
 			}

@@ -27,6 +27,45 @@ static void a_size_stays_when_the_pages_that_brought_it_are_punched(void **state
 	memstore_destroy(&m);
 }
 
+/* A crash amid a cut that takes several transactions leaves word of it. Somebody may have made the file immutable meanwhile. */
+static void a_cut_that_was_begun_is_ended_whatever_the_flags_are(void **state)
+{
+	static const uint32_t flags[] = {0, FS_IMMUTABLE_FL, FS_APPEND_FL};
+	uint8_t buf[3 * PAGE];
+	struct rng rng = {3};
+	struct memstore m;
+	struct vfs *v;
+
+	for (size_t i = 0; i < ARRAY_SIZE(flags); i++) {
+		struct delta_inode inode;
+		uint64_t ino, mark;
+
+		memstore_init(&m, 0);
+		v = open_on(&m, 8u << 20, 0);
+		ino = make_file(v, "f");
+		fill(&rng, v, ino, 0, buf, sizeof(buf));
+		assert_int_equal(vfs_fsync(v, ino, NULL, false), 0);
+		assert_int_equal(vfs_setflags(v, ino, flags[i], 0), 0);
+		/* As the first of its transactions leaves it. */
+		assert_int_equal(delta_begin(vfs_delta(v), 0), 0);
+		assert_int_equal(delta_inode_get(vfs_delta(v), ino, &inode), 0);
+		inode.size = PAGE;
+		assert_int_equal(delta_inode_put(vfs_delta(v), &inode), 0);
+		assert_int_equal(delta_orphan_add(vfs_delta(v), ino), 0);
+		assert_int_equal(delta_commit(vfs_delta(v)), 0);
+		vfs_free(v);
+		v = open_on(&m, 8u << 20, 0);
+		assert_true(file_is(v, find(v, "f"), buf, PAGE));
+		delta_lock(vfs_delta(v));
+		assert_int_equal(delta_orphan_next(vfs_delta(v), 0, &mark), -ENOENT);
+		assert_int_equal(delta_inode_get(vfs_delta(v), ino, &inode), 0);
+		delta_unlock(vfs_delta(v));
+		assert_int_equal(inode.pages, 1);
+		vfs_free(v);
+		memstore_destroy(&m);
+	}
+}
+
 /* The blocks of a file of the image that is partly overwritten, again and again, are those that it has. */
 static void blocks_are_counted_once_however_often_a_page_is_written(void **state)
 {
@@ -256,6 +295,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_size_stays_when_the_pages_that_brought_it_are_punched),
+		cmocka_unit_test(a_cut_that_was_begun_is_ended_whatever_the_flags_are),
 		cmocka_unit_test(blocks_are_counted_once_however_often_a_page_is_written),
 		cmocka_unit_test(a_file_without_name_lives_as_long_as_somebody_knows_it),
 		cmocka_unit_test(a_name_that_was_not_made_leaves_nothing_known),
