@@ -94,7 +94,7 @@ int vfs_lookup(struct vfs *v, uint64_t parent, const char *name, struct stat *re
 	vfs_lock(v);
 	r = lookup(v, parent, name, &inode);
 	/* Before anybody can take its last name away. */
-	if (r == 0 && v->delta)
+	if (r == 0 && vfs_writable(v))
 		r = known_add(v, inode.i.ino);
 	vfs_unlock(v);
 	if (r == 0)
@@ -211,7 +211,7 @@ int vfs_dir_getattr(struct vfs_dir *d, const struct vfs_dirent *entry, struct st
 	/* It has become another one since its name was read, or is gone: a lookup will tell. */
 	if (r == 0 && entry->type != (child.i.mode & S_IFMT) >> 12)
 		r = -ENOENT;
-	if (r == 0 && v->delta && entry->cookie > 2)
+	if (r == 0 && vfs_writable(v) && entry->cookie > 2)
 		r = known_add(v, child.i.ino);
 	vfs_unlock(v);
 	if (r == 0)
