@@ -121,7 +121,7 @@ static int delta_store_open(const struct vfs_delta_options *o, struct store **re
 	if (r == -EBUSY)
 		snprintf(error, IMAGE_ERROR_SIZE, "the delta %s is in use by another mount, or by fsck", o->path);
 	else if (r < 0)
-		snprintf(error, IMAGE_ERROR_SIZE, "can't open the delta %s: %s", o->path, strerror(-r));
+		snprintf(error, IMAGE_ERROR_SIZE, "can't open the delta %s: %s", o->path, r == -ENOTBLK ? "it is no regular file" : strerror(-r));
 	return r;
 }
 
