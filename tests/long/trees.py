@@ -31,12 +31,20 @@ def put(r, path, data):
         f.write(data)
 
 
+def writable_if_linked(path):
+    # Of an ordinary user rsync makes what it removes writable first, and so all other names of it, when those have been looked at.
+    st = os.stat(path)
+    if os.geteuid() and st.st_nlink > 1:
+        os.chmod(path, st.st_mode & 0o7777 | 0o200)
+
+
 def attributes(r, path):
     # Its owner may set attributes only while he may write.
     os.chmod(path, 0o644)
     for n in range(r.randrange(3)):
         os.setxattr(path, f'user.test{n}', r.randbytes(r.randrange(1, 1000)))
     os.chmod(path, r.choice((0o644, 0o600, 0o755, 0o664, 0o444)))
+    writable_if_linked(path)
     os.utime(path, ns=(r.randrange(10 ** 18), r.randrange(10 ** 18)))
     if os.geteuid() == 0 and r.randrange(4) == 0:
         os.chown(path, r.randrange(1000), r.randrange(1000))
@@ -53,6 +61,7 @@ def make(top, seed=1):
             attributes(r, path)
             if r.randrange(8) == 0:
                 os.link(path, os.path.join(top, f'link {i} {n}'))
+                writable_if_linked(path)
             if r.randrange(8) == 0:
                 os.symlink(r.choice(NAMES) * r.randrange(1, 5), path + '.symlink')
     with open(os.path.join(top, 'large'), 'wb') as f:
@@ -97,7 +106,11 @@ def change(top, seed):
     more = os.path.join(top, f'more {seed % 5}')
     if seed % 7 == 0 and not os.path.exists(more):
         make(more, seed)
-    with open(os.path.join(top, 'large'), 'r+b') as f:
+    # Removed, renamed, or not to be written any more: it may be one of those above.
+    large = os.path.join(top, 'large')
+    if os.path.exists(large):
+        os.chmod(large, 0o644)
+    with open(large, 'r+b' if os.path.exists(large) else 'wb') as f:
         for _ in range(20):
             f.seek(r.randrange(10000000))
             f.write(r.randbytes(r.randrange(1, 100000)))
