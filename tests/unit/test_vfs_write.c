@@ -4,6 +4,7 @@
 
 #include <fcntl.h>
 #include <linux/falloc.h>
+#include <linux/fs.h>
 
 static void a_size_stays_when_the_pages_that_brought_it_are_punched(void **state)
 {
