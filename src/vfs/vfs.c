@@ -125,6 +125,18 @@ static int delta_store_open(const struct vfs_delta_options *o, struct store **re
 	return r;
 }
 
+/* Without a root directory there is nothing to mount, and the kernel would mount it all the same. */
+static int root_check(struct vfs *v)
+{
+	struct vfs_inode root;
+	int r;
+
+	vfs_lock(v);
+	r = inode_load_dir(v, VFS_ROOT_INO, &root);
+	vfs_unlock(v);
+	return r == -ENOENT ? -EUCLEAN : r;
+}
+
 static int delta_attach(struct vfs *v, const struct vfs_delta_options *o, char error[IMAGE_ERROR_SIZE])
 {
 	char why[DELTA_ERROR_SIZE];
@@ -167,6 +179,8 @@ static int delta_attach(struct vfs *v, const struct vfs_delta_options *o, char e
 	}
 	/* Also of a delta that is only looked at, files have pages, which somebody has to let go. */
 	r = nodes_init(v);
+	if (r == 0)
+		r = root_check(v);
 	if (r == 0 && o->read_only)
 		return 0;
 	if (r == 0)

@@ -28,6 +28,32 @@ static void a_size_stays_when_the_pages_that_brought_it_are_punched(void **state
 	memstore_destroy(&m);
 }
 
+/* What has no root directory can't be mounted: that is said before it is. */
+static void a_delta_without_root_directory_is_refused(void **state)
+{
+	struct delta_inode inode = {.ino = VFS_ROOT_INO, .mode = S_IFDIR | 0755, .parent = VFS_ROOT_INO, .gone = true};
+	struct memstore m;
+	struct vfs *v;
+
+	memstore_init(&m, 0);
+	v = open_on(&m, 8u << 20, 0);
+	assert_int_equal(delta_begin(vfs_delta(v), 0), 0);
+	assert_int_equal(delta_inode_put(vfs_delta(v), &inode), 0);
+	assert_int_equal(delta_commit(vfs_delta(v)), 0);
+	vfs_free(v);
+	for (unsigned read_only = 0; read_only < 2; read_only++) {
+		struct vfs_delta_options delta = {.store = memstore_open(&m), .read_only = read_only};
+		struct vfs_options o = {.name = image_path, .offset = IMAGE_OFFSET_AUTO, .cache_limit = 8u << 20, .delta = &delta};
+		char error[IMAGE_ERROR_SIZE] = "";
+		struct io_file *io;
+
+		assert_int_equal(io_open(image_path, NULL, &io), 0);
+		assert_int_equal(vfs_new(io, &o, &v, error), -EUCLEAN);
+		assert_non_null(strstr(error, "damaged"));
+	}
+	memstore_destroy(&m);
+}
+
 /* A crash amid a cut that takes several transactions leaves word of it. Somebody may have made the file immutable meanwhile. */
 static void a_cut_that_was_begun_is_ended_whatever_the_flags_are(void **state)
 {
@@ -296,6 +322,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_size_stays_when_the_pages_that_brought_it_are_punched),
+		cmocka_unit_test(a_delta_without_root_directory_is_refused),
 		cmocka_unit_test(a_cut_that_was_begun_is_ended_whatever_the_flags_are),
 		cmocka_unit_test(blocks_are_counted_once_however_often_a_page_is_written),
 		cmocka_unit_test(a_file_without_name_lives_as_long_as_somebody_knows_it),
