@@ -104,6 +104,9 @@ static int check_inode(struct fsck_delta *f, struct current *c, const struct del
 		fsck_delta_problem(f, item->place, "inode %ju: the delta says that it is %s, the image %s", (uintmax_t)c->ino,
 			kind_name((c->i.mode & S_IFMT) >> 12), kind_name((c->image.mode & S_IFMT) >> 12));
 		r = -EUCLEAN;
+	} else if (r == 0 && c->i.gone && c->ino == 1) {
+		fsck_delta_problem(f, item->place, "inode 1: it is the root directory, and marked as gone");
+		r = -EUCLEAN;
 	} else if (r < 0) {
 		r = fsck_delta_caught(f, r, item->place, NULL);
 		r = r < 0 ? r : -EUCLEAN;

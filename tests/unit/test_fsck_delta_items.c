@@ -289,6 +289,13 @@ static void shared_of_nothing(struct hostile *h)
 	assert_int_equal(delta_item_put(h->delta, PINFS_DELTA_SHARED, 5000, &s, sizeof(s)), 0);
 }
 
+static void root_gone(struct hostile *h)
+{
+	struct delta_inode i = {.ino = VFS_ROOT_INO, .mode = S_IFDIR | 0755, .parent = VFS_ROOT_INO, .gone = true};
+
+	assert_int_equal(delta_inode_put(h->delta, &i), 0);
+}
+
 static void image_gone(struct hostile *h)
 {
 	struct delta_inode i = {.ino = h->d, .mode = S_IFDIR | 0755, .parent = 1, .gone = true};
@@ -312,6 +319,7 @@ static const struct {
 	{"image pages", image_pages, "pages of the image, which has 0"},
 	{"mode of no kind", mode_none, "its attributes can't be"},
 	{"mode of another kind", mode_other, "it is a directory, but has content"},
+	{"root gone", root_gone, "it is the root directory, and marked as gone"},
 	{"gone, but new", gone_new, "marked as gone, but the image has no such inode"},
 	{"attributes of a new inode", xattrs_flag, "it is new, but has the image's extended attributes"},
 	{"content behind the end", size_short, "there is content behind its end"},
