@@ -52,12 +52,22 @@ uid_t fuse_caller_uid(fuse_req_t req)
 }
 
 /* Capabilities in a user namespace of its own are none here: so it must be our root as well. */
-bool fuse_caller_has_fsetid(fuse_req_t req)
+static bool has_capability(fuse_req_t req, unsigned capability)
 {
 	uint64_t caps;
 	uid_t uid;
 
-	return caller_status(req, &uid, &caps) && uid == 0 && caps & (1ull << CAP_FSETID);
+	return caller_status(req, &uid, &caps) && uid == 0 && caps & (1ull << capability);
+}
+
+bool fuse_caller_has_fsetid(fuse_req_t req)
+{
+	return has_capability(req, CAP_FSETID);
+}
+
+bool fuse_caller_has_admin(fuse_req_t req)
+{
+	return has_capability(req, CAP_SYS_ADMIN);
 }
 
 int fuse_caller_read(fuse_req_t req, const void *address, void *ret, size_t size)

@@ -88,6 +88,7 @@ void fuse_leave_end(struct fuse_server *server);
 /* The user, in the daemon's user namespace; (uid_t)-1 if that can't be known. */
 uid_t fuse_caller_uid(fuse_req_t req);
 bool fuse_caller_has_fsetid(fuse_req_t req);
+bool fuse_caller_has_admin(fuse_req_t req);
 /* Bytes of the caller's memory, which waits for the reply meanwhile. 0 or -errno. */
 int fuse_caller_read(fuse_req_t req, const void *address, void *ret, size_t size);
 struct vfs_cred fuse_caller_cred(fuse_req_t req);

@@ -94,6 +94,27 @@ void op_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name, size_t size)
 	reply_xattr(req, n, buf, size);
 }
 
+/* Names of which getxattr(2) would say that they aren't there: the kernel answers that by itself. Returns what is left. */
+static ssize_t hide_trusted(fuse_req_t req, char *list, size_t len)
+{
+	static const char trusted[] = "trusted.";
+	int may = -1;
+	size_t to = 0;
+
+	for (size_t at = 0, n; at < len; at += n) {
+		n = strnlen(list + at, len - at) + 1;
+		if (!strncmp(list + at, trusted, sizeof(trusted) - 1)) {
+			if (may < 0)
+				may = fuse_caller_has_admin(req);
+			if (!may)
+				continue;
+		}
+		memmove(list + to, list + at, n);
+		to += n;
+	}
+	return (ssize_t)to;
+}
+
 void op_listxattr(fuse_req_t req, fuse_ino_t ino, size_t size)
 {
 	struct fuse_server *s = server_of(req);
@@ -104,10 +125,11 @@ void op_listxattr(fuse_req_t req, fuse_ino_t ino, size_t size)
 		fuse_reply_err(req, ENOSYS);
 		return;
 	}
-	size = MIN(size, (size_t)PINFS_XATTR_VALUE_MAX);
-	buf = size ? malloc(size) : NULL;
-	n = size && !buf ? -ENOMEM : vfs_listxattr(s->vfs, ino, buf, size);
-	reply_xattr(req, n, buf, size);
+	buf = malloc(PINFS_XATTR_LIST_MAX);
+	n = buf ? vfs_listxattr(s->vfs, ino, buf, PINFS_XATTR_LIST_MAX) : -ENOMEM;
+	if (n > 0)
+		n = hide_trusted(req, buf, (size_t)n);
+	reply_xattr(req, size && n > (ssize_t)size ? -ERANGE : n, buf, size);
 }
 
 void op_setxattr(fuse_req_t req, fuse_ino_t ino, const char *name, const char *value, size_t size, int flags)

@@ -156,22 +156,6 @@ static int set_attributes(struct vfs *v, struct vfs_inode *inode, const struct v
 	return r;
 }
 
-/* With times that were set, those that the node remembers are history. */
-static void forget_times(struct vfs *v, uint64_t ino, const struct vfs_inode *inode)
-{
-	struct vfs_node *n = node_find(v, ino);
-
-	if (!n)
-		return;
-	mutex_lock(&v->nodes_lock);
-	n->mtime = inode->i.mtime;
-	n->ctime = inode->i.ctime;
-	n->atime = inode->i.atime;
-	n->mtime_dirty = n->atime_dirty = false;
-	mutex_unlock(&v->nodes_lock);
-	node_put(n);
-}
-
 static int set_size(struct vfs *v, uint64_t ino, uint64_t size, bool times)
 {
 	struct vfs_node *n;
@@ -202,24 +186,34 @@ static int may_set(const struct vfs_inode *inode, const struct vfs_setattr *set)
 /* All but the size. */
 static int try_setattr(struct vfs *v, uint64_t ino, const struct vfs_setattr *set, struct vfs_inode *ret)
 {
+	struct delta_inode loaded;
+	struct vfs_node *n;
 	int r = delta_begin(v->delta, 0);
 
 	if (r < 0)
 		return r;
 	r = inode_load(v, ino, ret);
+	loaded = ret->i;
 	if (r == 0)
 		r = may_set(ret, set);
 	if (r == 0)
 		r = set_attributes(v, ret, set);
 	if (r == 0)
 		r = inode_store(v, ret);
-	if (r == 0)
-		forget_times(v, ino, ret);
 	if (r < 0) {
 		delta_abort(v->delta);
 		return r;
 	}
-	return delta_commit(v->delta);
+	n = node_find(v, ino);
+	/* Those that it remembered when the inode was loaded are history; what has come since isn't. */
+	if (n)
+		times_stored(n, &loaded);
+	r = delta_commit(v->delta);
+	if (n && r < 0)
+		times_not_stored(n, &loaded);
+	if (n)
+		node_put(n);
+	return r;
 }
 
 int vfs_setattr(struct vfs *v, uint64_t ino, const struct vfs_setattr *set, struct stat *ret)

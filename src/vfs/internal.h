@@ -156,6 +156,8 @@ int orphans_recover(struct vfs *vfs);
 int node_destroy(struct vfs *vfs, uint64_t ino);
 /* The delta has these times of it now. */
 void times_stored(struct vfs_node *node, const struct delta_inode *inode);
+/* It has not, after all. */
+void times_not_stored(struct vfs_node *node, const struct delta_inode *inode);
 /* Writes what is dirty of it, content and times. */
 int node_sync(struct vfs_node *node, struct cache_errseq *seen);
 

@@ -241,14 +241,30 @@ void node_put(struct vfs_node *n)
 
 /* ---- writing what a node knows ---- */
 
+static bool same_time(struct timespec a, struct timespec b)
+{
+	return a.tv_sec == b.tv_sec && a.tv_nsec == b.tv_nsec;
+}
+
 void times_stored(struct vfs_node *n, const struct delta_inode *i)
 {
 	mutex_lock(&n->vfs->nodes_lock);
 	/* Unless they are others by now. */
-	if (n->mtime.tv_sec == i->mtime.tv_sec && n->mtime.tv_nsec == i->mtime.tv_nsec)
+	if (same_time(n->mtime, i->mtime))
 		n->mtime_dirty = false;
-	if (n->atime.tv_sec == i->atime.tv_sec && n->atime.tv_nsec == i->atime.tv_nsec)
+	if (same_time(n->atime, i->atime))
 		n->atime_dirty = false;
+	mutex_unlock(&n->vfs->nodes_lock);
+}
+
+void times_not_stored(struct vfs_node *n, const struct delta_inode *i)
+{
+	mutex_lock(&n->vfs->nodes_lock);
+	/* If they are what the delta has anyway, to say it twice does no harm. */
+	if (same_time(n->mtime, i->mtime))
+		n->mtime_dirty = true;
+	if (same_time(n->atime, i->atime))
+		n->atime_dirty = true;
 	mutex_unlock(&n->vfs->nodes_lock);
 }
 
