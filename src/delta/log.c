@@ -12,6 +12,8 @@
 #define GAP (2u * PINFS_PAGE_SIZE)
 /* Parts of a log that were never written are, in such steps, so that a flush finds nothing to allocate. */
 #define READY_STEP (256u << 10)
+/* Less for the first frame, which somebody waits for who perhaps changes no more than that. */
+#define READY_FIRST (32u << 10)
 /* The log begins small, and grows where the disk lets it. */
 #define LIMIT_STEP (1u << 20)
 
@@ -40,7 +42,7 @@ static int zero_until(struct delta *d, uint64_t end)
 	if (!zeroes)
 		return -ENOMEM;
 	while (log->ready < end) {
-		size_t n = (size_t)MIN((uint64_t)READY_STEP, log->limit - log->ready);
+		size_t n = (size_t)MIN((uint64_t)(d->frames ? READY_STEP : READY_FIRST), log->limit - log->ready);
 		int r = store_write(d->store, log->first + log->ready, zeroes, n);
 
 		if (r < 0)

@@ -211,6 +211,8 @@ void txn_ask_ahead(struct delta *d)
 	if (d->options.read_only)
 		return;
 	mutex_lock(&d->lock);
+	/* And memory. */
+	tree_reserve(d->tree, UNDO_RESERVE);
 	space_set_own(d->space, checkpoint_pages(d, TXN_NODES) + FIRST_PAGES);
 	mutex_unlock(&d->lock);
 }
