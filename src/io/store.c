@@ -88,7 +88,12 @@ static int fd_allocate(void *context, uint64_t offset, uint64_t len)
 {
 	struct store *s = context;
 
-	return fallocate(s->fd, 0, (off_t)offset, (off_t)len) < 0 ? -errno : 0;
+	if (fallocate(s->fd, 0, (off_t)offset, (off_t)len) == 0)
+		return 0;
+	/* Bytes are written to have a place then: past the page cache that takes blocks which nobody knows of, where the disk gets full. */
+	if (errno == EOPNOTSUPP)
+		atomic_store_explicit(&s->direct, false, memory_order_relaxed);
+	return -errno;
 }
 
 static int fd_available(void *context, uint64_t *ret)
