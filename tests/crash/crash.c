@@ -7,6 +7,8 @@
 
 #include <assert.h>
 #include <getopt.h>
+#include <limits.h>
+#include <malloc.h>
 #include <signal.h>
 #include <time.h>
 #include <unistd.h>
@@ -316,6 +318,9 @@ int main(int argc, char **argv)
 	}
 	if (options.seconds)
 		deadline = now_ns() + (uint64_t)options.seconds * 1000000000;
+	/* What is freed is taken again at once, and needs not come from the kernel each time. */
+	mallopt(M_MMAP_THRESHOLD, 1 << 30);
+	mallopt(M_TRIM_THRESHOLD, INT_MAX);
 	make_image();
 	bases_make();
 	signal(SIGABRT, on_signal);
@@ -338,6 +343,7 @@ int main(int argc, char **argv)
 			run_random(options.seed, i);
 	}
 	bases_free();
+	world_end();
 	free(image_bytes);
 	support_end(NULL);
 	if (!options.quiet || !!totals.violations != !!options.mutant)

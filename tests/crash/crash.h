@@ -57,6 +57,8 @@ void workload_run(const struct workload *workload);
 
 /* Time and random numbers begin anew, and are the same each time. */
 void world_reset(uint64_t seed);
+/* Gives back what is kept from one to the next. */
+void world_end(void);
 /* What is logged as an error is a problem from now on. NULL: nobody wants to know. */
 void watch_errors(struct problem *problem);
 int mutant_choose(const char *name);
@@ -64,6 +66,8 @@ int mutant_choose(const char *name);
 extern unsigned txn_scale;
 /* A page of this file, which has one, is synced as if by another thread in the middle of the next checkpoint. 0: no */
 extern uint64_t race_ino;
+/* The disk was too full for it: nothing was written. */
+extern bool race_lost;
 enum { MUTANT_NONE, MUTANT_NOFLUSH, MUTANT_SUPERFLUSH, MUTANT_VERIFY, MUTANT_STRICT, MUTANT_REUSE };
 extern int mutant;
 

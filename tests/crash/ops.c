@@ -439,10 +439,13 @@ static int do_race(struct world *w, const struct op *o, int step)
 		return r;
 	f = model_file(w->model, st.st_ino);
 	race_ino = st.st_ino;
+	race_lost = false;
 	/* Nothing else was written: so that there is something to make one of. */
 	set_mode(w->vfs, VFS_ROOT_INO, 0755);
 	r = delta_checkpoint(vfs_delta(w->vfs));
 	race_ino = 0;
+	if (race_lost)
+		return r < 0 ? r : delta_flush(vfs_delta(w->vfs));
 	memset(page, 'R', sizeof(page));
 	file_write(w->model, f, 0, page, sizeof(page));
 	model_between(w->model, w->vfs, f, step);
