@@ -85,8 +85,10 @@ struct cache_options {
 	int pressure_fd;
 };
 
-/* Starts its threads when they are needed for the first time. */
+/* Starts its threads when they are needed for the first time, or by cache_start(). */
 int cache_new(const struct cache_options *options, struct cache **ret);
+/* So that the first who reads or writes need not wait until there is a thread. Not in front of a fork(). */
+void cache_start(struct cache *cache);
 /* No mapping, reference or pin may be left. Ends the threads. NULL is allowed. */
 void cache_free(struct cache *cache);
 

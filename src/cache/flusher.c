@@ -105,6 +105,11 @@ void flusher_start(struct cache *c)
 	mutex_unlock(&f->lock);
 }
 
+void cache_start(struct cache *c)
+{
+	flusher_start(c);
+}
+
 void flusher_destroy(struct cache *c)
 {
 	struct flusher *f = &c->flusher;

@@ -35,14 +35,15 @@ static int zero_until(struct delta *d, uint64_t end)
 {
 	struct log *log = &d->log;
 	_cleanup_mem_ uint8_t *zeroes = NULL;
+	size_t step = d->frames ? READY_STEP : READY_FIRST;
 
 	if (end <= log->ready)
 		return 0;
-	zeroes = mem_alloc(READY_STEP);
+	zeroes = mem_alloc(step);
 	if (!zeroes)
 		return -ENOMEM;
 	while (log->ready < end) {
-		size_t n = (size_t)MIN((uint64_t)(d->frames ? READY_STEP : READY_FIRST), log->limit - log->ready);
+		size_t n = (size_t)MIN((uint64_t)step, log->limit - log->ready);
 		int r = store_write(d->store, log->first + log->ready, zeroes, n);
 
 		if (r < 0)

@@ -91,6 +91,7 @@ int fuse_server_run(struct fuse_server *s)
 
 	if (r == 0 && s->writable)
 		r = fuse_late_start(s);
+	vfs_start(s->vfs);
 	if (r == 0)
 		r = s->transport->run(s);
 	fuse_late_stop(s);

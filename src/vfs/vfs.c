@@ -271,6 +271,11 @@ int vfs_new(struct io_file *io, const struct vfs_options *o, struct vfs **ret, c
 	return 0;
 }
 
+void vfs_start(struct vfs *v)
+{
+	cache_start(v->cache);
+}
+
 void vfs_free(struct vfs *v)
 {
 	if (!v)

@@ -78,6 +78,8 @@ struct vfs_delta_options {
 /* Opens the image in io, which belongs to the vfs from now on, also if this fails; errors as image_open(). Reads the
  * root inode. */
 int vfs_new(struct io_file *io, const struct vfs_options *options, struct vfs **ret, char error[IMAGE_ERROR_SIZE]);
+/* Starts the threads that it needs, which else happens when something is read or written for the first time. Not in front of a fork(). */
+void vfs_start(struct vfs *vfs);
 /* NULL is allowed. No call may be under way. */
 void vfs_free(struct vfs *vfs);
 
