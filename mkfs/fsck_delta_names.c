@@ -161,6 +161,8 @@ static int make_lost_found(struct fsck_delta *f, uint64_t *ret)
 		return r;
 	new = (struct delta_inode){.ino = delta_ino_new(f->delta), .mode = S_IFDIR | 0700, .nlink = 2, .atime = root.mtime, .mtime = root.mtime,
 		.ctime = root.ctime, .btime = root.mtime, .generation = delta_ino_generation(f->delta), .parent = PINFS_ROOT_INO, .own_xattrs = true};
+	if (!new.ino)
+		return -ENOSPC;
 	root.entries++;
 	root.nlink++;
 	r = delta_inode_put(f->delta, &new);

@@ -310,6 +310,9 @@ static int super_check(const struct pinfs_delta_super *s, const struct delta_opt
 	return 0;
 }
 
+/* Numbers that go up by one have room to do so for ever. */
+#define COUNT_MOST (UINT64_C(1) << 62)
+
 /* What a superblock with a right checksum says could still be nonsense. */
 static bool super_plausible(const struct pinfs_delta_super *s)
 {
@@ -320,7 +323,8 @@ static bool super_plausible(const struct pinfs_delta_super *s)
 		pages <= PINFS_DELTA_LOG_END_MAX - first &&
 		pinfs_get64(s->log_start) <= bytes && pinfs_get64(s->log_start) % 8 == 0 && height <= PINFS_DELTA_HEIGHT_MAX &&
 		!root == !height && root < most && pinfs_get64(s->map_first) < most && pinfs_get64(s->map_bits) < most &&
-		pinfs_get64(s->map_pages) < most && pinfs_get64(s->next_ino) < INO_MAX && pinfs_get64(s->generation) < INT64_MAX;
+		pinfs_get64(s->map_pages) < most && pinfs_get64(s->next_ino) < INO_MAX &&
+		pinfs_get64(s->generation) < COUNT_MOST && pinfs_get64(s->log_sequence) < COUNT_MOST;
 }
 
 static int super_take(struct delta *d, const struct pinfs_delta_super *s)

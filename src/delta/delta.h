@@ -133,7 +133,7 @@ int delta_inode_get(struct delta *delta, uint64_t ino, struct delta_inode *ret);
 int delta_inode_put(struct delta *delta, const struct delta_inode *inode);
 /* The inode and all its items but extents, which must be gone. *ret_more: the transaction is long; go on in another one. */
 int delta_inode_delete(struct delta *delta, uint64_t ino, bool *ret_more);
-/* A number that was never used. */
+/* A number that was never used; 0: there are none left. */
 uint64_t delta_ino_new(struct delta *delta);
 /* The generation of new inodes. */
 uint32_t delta_ino_generation(const struct delta *delta);
@@ -339,7 +339,10 @@ int delta_live_next(struct delta *delta, uint64_t page, uint64_t *ret_first, uin
 int delta_walk_places(struct delta *delta, int (*visit)(void *context, uint64_t first, uint64_t pages, bool map), void *context);
 /* The pages in use are those that nodes and extents refer to, and no others. Until the next checkpoint nothing is written over that was ever used. */
 int delta_rebuild_space(struct delta *delta);
-/* Two checkpoints, even if nothing has changed: all four superblocks are new. */
+/*
+ * Two checkpoints, even if nothing has changed: all four superblocks are new. Then the log is zeroed: frames that were damaged or given up
+ * still lie there, and those that are written later may get their numbers, if the superblock that was sound counted from less.
+ */
 int delta_rewrite(struct delta *delta);
 
 #endif

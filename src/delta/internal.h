@@ -175,6 +175,8 @@ void log_init_at(struct log *log, uint64_t first, uint64_t bytes, uint64_t start
 bool log_grow(struct delta *delta);
 /* All of it that is in use is written once: it has its place on a disk that promises none. */
 int log_ready(struct delta *delta);
+/* Zeroes, where there is anything. No frame may be needed any more. */
+int log_wipe(struct delta *delta);
 /* Bytes that frames could still take. */
 uint64_t log_room(const struct log *log);
 /* The transaction's frame, if it has at most so many bytes, lies at the head: payload and all. If it has more, it may fail (-EAGAIN). */

@@ -163,7 +163,8 @@ int delta_inode_delete(struct delta *d, uint64_t ino, bool *ret_more)
 
 uint64_t delta_ino_new(struct delta *d)
 {
-	return d->next_ino++;
+	/* Only what was forged comes near its end. */
+	return d->next_ino < INO_MAX - 1 ? d->next_ino++ : 0;
 }
 
 uint32_t delta_ino_generation(const struct delta *d)

@@ -58,6 +58,29 @@ int log_ready(struct delta *d)
 	return zero_until(d, d->log.limit);
 }
 
+int log_wipe(struct delta *d)
+{
+	_cleanup_mem_ uint8_t *buf = mem_alloc(READY_STEP), *zeroes = mem_alloc(READY_STEP);
+	struct log *log = &d->log;
+	uint64_t size = store_size(d->store), end = MIN(log->bytes, size > log->first ? size - log->first : 0);
+
+	assert(!log->used);
+	if (!buf || !zeroes)
+		return -ENOMEM;
+	for (uint64_t pos = 0; pos < end; pos += READY_STEP) {
+		size_t n = (size_t)MIN((uint64_t)READY_STEP, end - pos);
+		int r = store_read(d->store, log->first + pos, buf, n);
+
+		/* Holes stay holes. */
+		if (r == 0 && memcmp(buf, zeroes, n) != 0)
+			r = store_write(d->store, log->first + pos, zeroes, n);
+		if (r < 0)
+			return r;
+	}
+	memset(log->page, 0, sizeof(log->page));
+	return 0;
+}
+
 /* Zeroes ahead of the head, while the log is new. */
 static int make_ready(struct delta *d, uint64_t end)
 {

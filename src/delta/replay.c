@@ -79,7 +79,7 @@ static int apply_put(struct delta *d, const struct log_frame *f, const struct lo
 	}
 	if (rec->len > PINFS_DELTA_ITEM_MAX)
 		return -EUCLEAN;
-	if (rec->key.object >> 8 >= INO_MAX)
+	if (rec->key.object >> 8 >= INO_MAX - 1)
 		return -EUCLEAN;
 	if ((rec->key.object & 0xff) == PINFS_DELTA_INODE && rec->key.object >> 8)
 		d->next_ino = MAX(d->next_ino, (rec->key.object >> 8) + 1);

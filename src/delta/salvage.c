@@ -320,7 +320,7 @@ int delta_item_delete(struct delta *d, uint64_t object, uint64_t offset)
 void delta_ino_raise(struct delta *d, uint64_t ino)
 {
 	mutex_lock(&d->lock);
-	d->next_ino = MAX(d->next_ino, ino);
+	d->next_ino = MAX(d->next_ino, MIN(ino, INO_MAX - 1));
 	mutex_unlock(&d->lock);
 }
 
@@ -454,6 +454,10 @@ int delta_rewrite(struct delta *d)
 	r = checkpoint_force(d);
 	if (r == 0)
 		r = checkpoint_force(d);
+	if (r == 0)
+		r = log_wipe(d);
+	if (r == 0)
+		r = store_flush(d->store);
 	mutex_unlock(&d->checkpoint_lock);
 	return r;
 }

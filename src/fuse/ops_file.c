@@ -234,7 +234,13 @@ void op_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, off_
 
 void op_fsync(fuse_req_t req, fuse_ino_t ino, int data_only, struct fuse_file_info *fi)
 {
-	reply_error(req, vfs_fsync(server_of(req)->vfs, ino, file_of(fi), data_only));
+	struct fuse_server *s = server_of(req);
+	int r = vfs_fsync(s->vfs, ino, file_of(fi), data_only);
+
+	/* Where the kernel keeps attributes itself it doesn't ask for those that writing back has changed: st_blocks. */
+	if (s->caching == FUSE_CACHE_WRITEBACK)
+		fuse_lowlevel_notify_inval_inode(s->session, ino, -1, 0);
+	reply_error(req, r);
 }
 
 /*

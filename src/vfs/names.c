@@ -126,7 +126,7 @@ static int inherit(struct vfs *v, const struct vfs_inode *dir, struct vfs_inode 
 	return r;
 }
 
-/* A new inode, without a name so far. */
+/* A new inode, without a name so far. -ENOSPC: there are no numbers left. */
 static int inode_new(struct vfs *v, const struct vfs_inode *dir, mode_t mode, dev_t rdev, const struct vfs_cred *cred, struct vfs_inode *ret)
 {
 	bool device = S_ISCHR(mode) || S_ISBLK(mode);
@@ -145,7 +145,7 @@ static int inode_new(struct vfs *v, const struct vfs_inode *dir, mode_t mode, de
 		.parent = S_ISDIR(mode) ? dir->i.ino : 0,
 		.own_xattrs = true,
 	}};
-	return inherit(v, dir, ret, mode, cred);
+	return ret->i.ino ? inherit(v, dir, ret, mode, cred) : -ENOSPC;
 }
 
 /* Everything that makes a name and an inode. */

@@ -481,15 +481,13 @@ static void run_seek(const struct op *op)
 			(uintmax_t)f->size);
 }
 
-/* A file with data has blocks, once it is written back. Small files may be kept in their inodes. Attributes may be cached for a second. */
+/* A file with data has blocks, once it is written back. Small files may be kept in their inodes. */
 static void check_has_blocks(const struct file *f)
 {
 	struct stat st;
 
 	for (uint64_t i = 65536; i < f->size; i++)
 		if (f->data[i]) {
-			for (unsigned tries = 0; tries < 150 && !fstat(f->fd, &st) && !st.st_blocks; tries++)
-				usleep(10000);
 			if (!fstat(f->fd, &st) && !st.st_blocks)
 				report("%s: no blocks after fsync, but there is data at %#jx", f->path,
 					(uintmax_t)i);

@@ -131,6 +131,43 @@ static void a_log_that_went_round_is_applied(void **state)
 	free(r);
 }
 
+/* Frames behind a damaged one still lie in the log, with numbers that later ones have again: they are not taken for those. */
+static void frames_that_a_repair_gave_up_are_gone(void **state)
+{
+	struct memory m = {0}, crashed;
+	struct vfs *v = open_vfs(&m);
+	uint64_t ino = make(v, VFS_ROOT_INO, "logged", S_IFREG | 0644);
+	unsigned frames = 0;
+	struct checked c;
+
+	assert_int_equal(delta_checkpoint(vfs_delta(v)), 0);
+	write_logged(v, ino, 0, 30);
+	crashed = copy_of(&m);
+	vfs_free(v);
+	free(m.bytes);
+	for (size_t at = 4 * 4096; at + 8 <= crashed.len && frames < 10; at += 8)
+		if (!memcmp(crashed.bytes + at, "PFRM", 4) && ++frames == 10)
+			crashed.bytes[at + 100] ^= 1;
+	assert_int_equal(frames, 10);
+	c = check(&crashed, true, true);
+	assert_int_equal(c.result, 0);
+	assert_non_null(strstr(c.report.problems[0].text, "of the log is damaged"));
+	assert_int_equal(c.report.left, 0);
+	fsck_delta_report_free(&c.report);
+	assert_clean(&crashed);
+	v = open_vfs(&crashed);
+	assert_non_null(v);
+	for (unsigned i = 0; i < 25; i++) {
+		write_logged(v, ino, i, i + 1);
+		m = copy_of(&crashed);
+		assert_clean(&m);
+		free(m.bytes);
+	}
+	vfs_free(v);
+	assert_clean(&crashed);
+	free(crashed.bytes);
+}
+
 /* A mount that only looks applies the log in memory. */
 static void a_log_is_applied_without_writing(void **state)
 {
@@ -255,6 +292,7 @@ int main(void)
 		cmocka_unit_test(nothing_is_written_without_being_asked_for),
 		cmocka_unit_test(checkpoints_leave_no_content_in_the_log),
 		cmocka_unit_test(a_log_that_went_round_is_applied),
+		cmocka_unit_test(frames_that_a_repair_gave_up_are_gone),
 		cmocka_unit_test(a_log_is_applied_without_writing),
 		cmocka_unit_test(trees_stay_in_order_where_their_beginning_went),
 		cmocka_unit_test(lost_superblocks_are_said_to_be),
