@@ -18,8 +18,11 @@ int arena_init(struct arena *a, size_t capacity, size_t limit)
 		return r;
 	a->frames = (void *)a->region.base;
 	a->memory = a->region.base + table;
+	a->split = (uint32_t)align_up(frames - ARENA_HIGH(frames), (size_t)1 << CACHE_ORDER_MAX);
+	a->zones[1].grown = a->split;
 	for (unsigned o = 0; o < ARENA_ORDERS; o++)
-		a->heads[0][o] = a->heads[1][o] = FRAME_NONE;
+		for (unsigned z = 0; z < 2; z++)
+			a->zones[z].heads[0][o] = a->zones[z].heads[1][o] = FRAME_NONE;
 	mutex_init(&a->lock, LOCK_ARENA);
 	a->limit = MIN((uint32_t)(limit >> CACHE_PAGE_SHIFT), a->capacity);
 	return 0;
@@ -40,13 +43,26 @@ void arena_raise_limit(struct arena *a, size_t limit)
 	mutex_unlock(&a->lock);
 }
 
+static struct arena_zone *zone_of(struct arena *a, uint32_t frame)
+{
+	return &a->zones[frame >= a->split];
+}
+
+/* The end of what may be given out of each zone: what the limit leaves of its address space. */
+static uint32_t zone_end_locked(const struct arena *a, unsigned zone)
+{
+	uint32_t high = MIN((uint32_t)ARENA_HIGH(a->limit), a->capacity - a->split);
+
+	return zone ? a->split + high : MIN(a->limit - high, a->split);
+}
+
 /* `free` of a free chunk's first frame. */
 enum { FREE_TOUCHED = 1, FREE_RETURNED };
 
 static void list_push_locked(struct arena *a, uint32_t frame, unsigned order, bool returned)
 {
 	struct folio *f = &a->frames[frame];
-	uint32_t *head = &a->heads[returned][order];
+	uint32_t *head = &zone_of(a, frame)->heads[returned][order];
 
 	f->next = *head;
 	f->prev = FRAME_NONE;
@@ -67,7 +83,7 @@ static void list_remove_locked(struct arena *a, uint32_t frame)
 	if (f->prev != FRAME_NONE)
 		a->frames[f->prev].next = f->next;
 	else
-		a->heads[returned][f->order] = f->next;
+		zone_of(a, frame)->heads[returned][f->order] = f->next;
 	if (f->next != FRAME_NONE)
 		a->frames[f->next].prev = f->prev;
 	f->free = 0;
@@ -81,7 +97,7 @@ static void chunk_free_locked(struct arena *a, uint32_t frame, unsigned order, b
 	while (order + 1 < ARENA_ORDERS) {
 		uint32_t buddy = frame ^ (1u << order);
 
-		/* Frames that never were in use have not `free` set. */
+		/* Frames that never were in use have not `free` set. Zones end where the largest chunks do. */
 		if (buddy >= a->capacity || !a->frames[buddy].free || a->frames[buddy].order != order)
 			break;
 		returned = returned && a->frames[buddy].free == FREE_RETURNED;
@@ -107,21 +123,22 @@ static void range_free_locked(struct arena *a, uint32_t frame, uint32_t count, b
 }
 
 /* Fresh memory for at least one chunk of this order: the frames up to it go on the lists. */
-static bool grow_locked(struct arena *a, unsigned order)
+static bool grow_locked(struct arena *a, unsigned zone, unsigned order)
 {
-	uint32_t end = (uint32_t)align_up(a->grown, 1u << order) + (1u << order);
+	struct arena_zone *z = &a->zones[zone];
+	uint32_t end = (uint32_t)align_up(z->grown, 1u << order) + (1u << order);
 
-	if (end > a->limit)
+	if (end > zone_end_locked(a, zone))
 		return false;
-	range_free_locked(a, a->grown, end - a->grown, true);
-	a->grown = end;
+	range_free_locked(a, z->grown, end - z->grown, true);
+	z->grown = end;
 	return true;
 }
 
-static uint32_t take_locked(struct arena *a, unsigned order, bool returned)
+static uint32_t take_locked(struct arena *a, unsigned zone, unsigned order, bool returned)
 {
 	for (unsigned o = order; o < ARENA_ORDERS; o++) {
-		uint32_t frame = a->heads[returned][o];
+		uint32_t frame = a->zones[zone].heads[returned][o];
 
 		if (frame == FRAME_NONE)
 			continue;
@@ -135,21 +152,24 @@ static uint32_t take_locked(struct arena *a, unsigned order, bool returned)
 	return FRAME_NONE;
 }
 
-uint32_t arena_alloc(struct arena *a, uint32_t count, enum arena_source source)
+uint32_t arena_alloc(struct arena *a, uint32_t count, bool high, enum arena_source source)
 {
 	unsigned order = arena_order((size_t)count << CACHE_PAGE_SHIFT);
+	uint32_t frame = FRAME_NONE;
 	bool returned = false;
-	uint32_t frame;
 
 	assert(count && order < ARENA_ORDERS);
 	mutex_lock(&a->lock);
-	frame = take_locked(a, order, false);
-	if (frame == FRAME_NONE && source == ARENA_FRESH) {
-		returned = true;
-		frame = take_locked(a, order, true);
-		if (frame == FRAME_NONE && grow_locked(a, order))
-			frame = take_locked(a, order, true);
-	}
+	/* What nobody else can have comes first. */
+	for (unsigned z = high; frame == FRAME_NONE && z <= high; z--)
+		frame = take_locked(a, z, order, false);
+	if (source == ARENA_FRESH)
+		for (unsigned z = high; frame == FRAME_NONE && z <= high; z--) {
+			returned = true;
+			frame = take_locked(a, z, order, true);
+			if (frame == FRAME_NONE && grow_locked(a, z, order))
+				frame = take_locked(a, z, order, true);
+		}
 	if (frame != FRAME_NONE) {
 		a->used += count;
 		range_free_locked(a, frame + count, (1u << order) - count, returned);
@@ -161,7 +181,7 @@ uint32_t arena_alloc(struct arena *a, uint32_t count, enum arena_source source)
 void arena_free(struct arena *a, uint32_t frame, uint32_t count)
 {
 	mutex_lock(&a->lock);
-	assert(count <= a->used && frame < a->grown && count <= a->grown - frame);
+	assert(count <= a->used && frame < zone_of(a, frame)->grown && count <= zone_of(a, frame)->grown - frame);
 	a->used -= count;
 	range_free_locked(a, frame, count, false);
 	mutex_unlock(&a->lock);
@@ -173,9 +193,9 @@ static uint32_t touched_take(struct arena *a, unsigned *ret_order)
 	uint32_t frame = FRAME_NONE;
 
 	mutex_lock(&a->lock);
-	for (unsigned o = ARENA_ORDERS; o-- && frame == FRAME_NONE;) {
-		frame = a->heads[0][o];
-		*ret_order = o;
+	for (unsigned i = 2 * ARENA_ORDERS; i-- && frame == FRAME_NONE;) {
+		frame = a->zones[i % 2].heads[0][i / 2];
+		*ret_order = i / 2;
 	}
 	if (frame != FRAME_NONE)
 		list_remove_locked(a, frame);
@@ -209,12 +229,22 @@ size_t arena_limit(struct arena *a)
 	return n;
 }
 
+size_t arena_high(struct arena *a)
+{
+	size_t n;
+
+	mutex_lock(&a->lock);
+	n = (size_t)(zone_end_locked(a, 1) - a->split) << CACHE_PAGE_SHIFT;
+	mutex_unlock(&a->lock);
+	return n;
+}
+
 size_t arena_kept(struct arena *a)
 {
 	size_t n;
 
 	mutex_lock(&a->lock);
-	n = (size_t)(a->grown - a->returned) << CACHE_PAGE_SHIFT;
+	n = (size_t)(a->zones[0].grown + (a->zones[1].grown - a->split) - a->returned) << CACHE_PAGE_SHIFT;
 	mutex_unlock(&a->lock);
 	return n;
 }

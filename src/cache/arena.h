@@ -6,6 +6,9 @@
  *
  * What was touched once is kept, until arena_return(): the arena grows page by page to its limit and hands freed memory
  * out again before fresh memory (warm in the processor's caches, no page faults). Thread safe; its lock is a leaf.
+ *
+ * Single pages that can't go (dirty, and the disk takes no writes; pinned) could lie in every large chunk, and leave none whole. So
+ * there are two zones: who needs the largest chunks gets them in both, everybody else in the low one alone.
  */
 #ifndef PINFS_CACHE_ARENA_H
 #define PINFS_CACHE_ARENA_H
@@ -20,14 +23,20 @@ struct arena {
 	struct folio *frames;	  /* `capacity` descriptors */
 	uint8_t *memory;
 	uint32_t capacity; /* frames of address space */
+	uint32_t split;	   /* const: the first frame of the high zone; on the border of two chunks of any order */
 
 	struct mutex lock;
-	uint32_t heads[2][ARENA_ORDERS]; /* lock: free chunks; [1]: whose memory the system has */
-	uint32_t limit;		      /* lock: frames that may be given out */
-	uint32_t grown;		      /* lock: frames that were ever on a free list */
-	uint32_t used;		      /* lock: frames in use */
-	uint32_t returned;	      /* lock: frames in the lists of [1] */
+	struct arena_zone {
+		uint32_t heads[2][ARENA_ORDERS]; /* lock: free chunks; [1]: whose memory the system has */
+		uint32_t grown;			 /* lock: the first frame that was never on a free list */
+	} zones[2];	   /* low, high */
+	uint32_t limit;	   /* lock: frames that may be given out, in both */
+	uint32_t used;	   /* lock: frames in use */
+	uint32_t returned; /* lock: frames in the lists of [1] */
 };
+
+/* The high zone's share of the memory. */
+#define ARENA_HIGH(frames) ((uint64_t)(frames) * 3 / 8)
 
 /* capacity, limit: bytes. Address space is taken for capacity; limit of it may be used. 0 or -ENOMEM. */
 int arena_init(struct arena *arena, size_t capacity, size_t limit);
@@ -50,8 +59,8 @@ static inline unsigned arena_order(size_t bytes)
 	return order;
 }
 
-/* The first of `count` frames, count up to 2^order of a chunk of which the rest is given back; or FRAME_NONE. */
-uint32_t arena_alloc(struct arena *arena, uint32_t count, enum arena_source source);
+/* The first of `count` frames, count up to 2^order of a chunk of which the rest is given back; or FRAME_NONE. high: also of the high zone. */
+uint32_t arena_alloc(struct arena *arena, uint32_t count, bool high, enum arena_source source);
 /* Any run of frames that is in use, also parts of what was allocated at once. */
 void arena_free(struct arena *arena, uint32_t frame, uint32_t count);
 
@@ -63,8 +72,9 @@ static inline uint8_t *arena_address(const struct arena *arena, uint32_t frame)
 /* Gives the memory of what is free back to the system. Frames; it may be used again as before. Sleeps. */
 uint32_t arena_return(struct arena *arena);
 
-/* Bytes: what may be in use, what is, and that with what is free but touched. */
+/* Bytes: what may be in use, of it in the high zone; what is; and that with what is free but touched. */
 size_t arena_limit(struct arena *arena);
+size_t arena_high(struct arena *arena);
 size_t arena_kept(struct arena *arena);
 size_t arena_used(struct arena *arena);
 

@@ -119,8 +119,8 @@ struct cache_ref {
 /*
  * Before a thread takes references to several units at once it reserves their number, and gives it back when it has
  * put them all; otherwise readers who each hold some could wait for each other's memory. Who holds one at a time and
- * nothing else reserves 1. Sleeps; never while references are held. -ENOMEM: more than the cache can hold (half of it, if it
- * has mappings that can be written).
+ * nothing else reserves 1. Sleeps; never while references are held. -ENOMEM: more than the cache can hold (three
+ * eighths of it, if it has mappings that can be written).
  */
 int cache_reserve(struct cache_mapping *mapping, unsigned units);
 void cache_unreserve(struct cache_mapping *mapping, unsigned units);

@@ -13,7 +13,7 @@ int unit_alloc(struct cache_mapping *m, uint64_t unit, bool wait, struct folio *
 	if (r < 0)
 		return r;
 	pages = (unsigned)DIV_ROUND_UP(bytes, CACHE_PAGE_SIZE);
-	frame = memory_alloc(c, pages, wait);
+	frame = memory_alloc(c, pages, m->order, wait);
 	if (frame == FRAME_NONE)
 		return -ENOMEM;
 	/* One reference for the mapping, one for the caller. */

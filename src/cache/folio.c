@@ -284,7 +284,7 @@ void frame_unpin(struct cache *c, uint32_t frame, bool write)
 
 int cache_private_new(struct cache *c, struct folio **ret)
 {
-	uint32_t frame = memory_alloc(c, 1, true);
+	uint32_t frame = memory_alloc(c, 1, 0, true);
 	struct folio *f;
 
 	if (frame == FRAME_NONE)

@@ -56,7 +56,7 @@ struct ra_job {
 struct cache {
 	struct arena arena;
 	struct index_pool nodes;
-	unsigned max_order; /* of all mappings' units; changes only in cache_mapping_new() */
+	struct a32 max_order; /* of all mappings' units; changes only in cache_mapping_new(), under reserve_lock */
 	struct counters counters[COUNTER_GROUPS];
 	struct trace trace;
 
@@ -242,8 +242,8 @@ unsigned mapping_unit_bytes(struct cache_mapping *mapping, uint64_t unit, int *r
 
 /* ---- memory.c ---- */
 
-/* The first of `count` frames. wait: sleep until there are some; else FRAME_NONE. */
-uint32_t memory_alloc(struct cache *cache, unsigned count, bool wait);
+/* The first of `count` frames, for a unit of up to 2^order. wait: sleep until there are some; else FRAME_NONE. */
+uint32_t memory_alloc(struct cache *cache, unsigned count, unsigned order, bool wait);
 void memory_free(struct cache *cache, uint32_t frame, unsigned count);
 /* After something became evictable or free. Called without locks that don't sleep. */
 void memory_event(struct cache *cache);
@@ -258,8 +258,8 @@ void queue_remove(struct cache *cache, struct folio *folio);
 bool folio_reclaim(struct cache *cache, struct folio *folio);
 /* Frees one folio: the next cold one. False: there is none that can be freed. memory_event() comes after it. */
 bool reclaim_cold(struct cache *cache);
-/* The same; whichever is the next to go. */
-bool reclaim_one(struct cache *cache);
+/* The same; whichever is the next to go of those that lie before frame `end`. */
+bool reclaim_one(struct cache *cache, uint32_t end);
 /* What young and cold folios may have of a memory of so many pages, if units have up to so many. */
 void reclaim_set_shares(struct cache *cache, uint32_t pages, uint32_t unit_pages);
 

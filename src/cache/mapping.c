@@ -52,7 +52,8 @@ int cache_mapping_new(struct cache *c, const struct cache_ops *ops, void *owner,
 	unsigned flags, struct cache_mapping **ret)
 {
 	struct cache_mapping *m;
-	size_t limit;
+	size_t limit, high;
+	unsigned order;
 	int r;
 
 	assert(is_power_of_two(unit_size) && unit_size >= CACHE_PAGE_SIZE &&
@@ -77,20 +78,23 @@ int cache_mapping_new(struct cache *c, const struct cache_ops *ops, void *owner,
 	mutex_init(&m->stream_lock, LOCK_READAHEAD);
 	arena_raise_limit(&c->arena, 8u * (size_t)unit_size);
 	limit = arena_limit(&c->arena);
+	high = arena_high(&c->arena);
 	mutex_lock(&c->reserve_lock);
+	order = a32_read(&c->max_order);
 	/*
 	 * Reservations count in units of the largest size. What may become dirty, and then perhaps can't be written, is
-	 * promised to nobody.
+	 * promised to nobody: where that has smaller units, it doesn't lie in the arena's high zone, of which all else can go.
 	 */
-	if (m->order > c->max_order || !c->reserve_total || (ops->mkwrite && !c->writable)) {
+	if (m->order > order || !c->reserve_total || (ops->mkwrite && !c->writable)) {
 		unsigned total;
 
 		c->writable |= ops->mkwrite != NULL;
 		if (c->writable)
-			limit -= limit / CACHE_DIRTY_MOST_SHARE;
-		c->max_order = MAX(c->max_order, m->order);
-		total = (unsigned)(limit >> (c->max_order + CACHE_PAGE_SHIFT));
-		reclaim_set_shares(c, (uint32_t)(arena_limit(&c->arena) >> CACHE_PAGE_SHIFT), 1u << c->max_order);
+			limit = high;
+		order = MAX(order, m->order);
+		a32_set(&c->max_order, order);
+		total = (unsigned)(limit >> (order + CACHE_PAGE_SHIFT));
+		reclaim_set_shares(c, (uint32_t)(arena_limit(&c->arena) >> CACHE_PAGE_SHIFT), 1u << order);
 		c->reserve_free += (int64_t)total - c->reserve_total;
 		c->reserve_total = total;
 		/* Who waits for more than there is now has to hear of that. */

@@ -3,43 +3,46 @@
 #include "cache/internal.h"
 
 /* Warm memory first: what is free, then what is cold; only then fresh frames, and what may be wanted again. */
-static uint32_t memory_try(struct cache *c, unsigned count)
+static uint32_t memory_try(struct cache *c, unsigned count, bool high)
 {
-	uint32_t frame;
+	uint32_t end = high ? UINT32_MAX : c->arena.split, frame;
 
-	while (a32_read(&c->cold_pages) > a32_read(&c->cold_share)) {
-		frame = arena_alloc(&c->arena, count, ARENA_USED_BEFORE);
+	/* Cold is what has the largest units: most of it lies where others get nothing. */
+	while (high && a32_read(&c->cold_pages) > a32_read(&c->cold_share)) {
+		frame = arena_alloc(&c->arena, count, high, ARENA_USED_BEFORE);
 		if (frame != FRAME_NONE)
 			return frame;
 		if (!reclaim_cold(c))
 			break;
 	}
 	do {
-		frame = arena_alloc(&c->arena, count, ARENA_FRESH);
-	} while (frame == FRAME_NONE && reclaim_one(c));
+		frame = arena_alloc(&c->arena, count, high, ARENA_FRESH);
+	} while (frame == FRAME_NONE && reclaim_one(c, end));
 	return frame;
 }
 
 /* The same; what is dirty is written, so that it can be reclaimed. */
-static uint32_t memory_try_hard(struct cache *c, unsigned count)
+static uint32_t memory_try_hard(struct cache *c, unsigned count, bool high)
 {
 	uint32_t frame;
 
 	do {
-		frame = memory_try(c, count);
+		frame = memory_try(c, count, high);
 	} while (frame == FRAME_NONE && writeback_for_memory(c));
 	return frame;
 }
 
-uint32_t memory_alloc(struct cache *c, unsigned count, bool wait)
+uint32_t memory_alloc(struct cache *c, unsigned count, unsigned order, bool wait)
 {
+	/* Reservations are in such units (cache_reserve()): they can all be had there. */
+	bool high = order >= a32_read(&c->max_order);
 	uint32_t frame;
 
 	sync_may_sleep("allocation");
 	/* Readahead doesn't compete with readers who wait. */
 	if (!wait && a32_read(&c->memory_waiters))
 		return FRAME_NONE;
-	frame = wait ? memory_try_hard(c, count) : memory_try(c, count);
+	frame = wait ? memory_try_hard(c, count, high) : memory_try(c, count, high);
 	while (wait && frame == FRAME_NONE) {
 		uint32_t seen;
 
@@ -50,7 +53,7 @@ uint32_t memory_alloc(struct cache *c, unsigned count, bool wait)
 		a32_fetch_add(&c->memory_waiters, 1);
 		sync_mb();
 		seen = a32_read_acquire(&c->memory_events);
-		frame = memory_try_hard(c, count);
+		frame = memory_try_hard(c, count, high);
 		if (frame == FRAME_NONE)
 			a32_wait(&c->memory_events, seen);
 		a32_fetch_add(&c->memory_waiters, (uint32_t)-1);

@@ -103,10 +103,10 @@ void queue_remove(struct cache *c, struct folio *f)
 	mutex_unlock(&c->reclaim_lock);
 }
 
-/* Only the mapping has a reference: worth a closer look. */
-static bool candidate(const struct folio *f)
+/* Only the mapping has a reference, and it lies where memory is wanted: worth a closer look. */
+static bool candidate(const struct cache *c, const struct folio *f, uint32_t end)
 {
-	return a32_read(&f->refs) == 1 && !(a32_read(&f->flags) & FOLIO_LOCKED);
+	return a32_read(&f->refs) == 1 && !(a32_read(&f->flags) & FOLIO_LOCKED) && folio_no(c, f) < end;
 }
 
 /* QUEUE_TURN: of the young and the cold the queue whose oldest came first. NULL: it is empty. */
@@ -125,7 +125,7 @@ static struct queue *fifo_locked(struct cache *c, enum queue_kind kind)
  * The oldest young or cold folio that may go, with a reference. What was wanted again moves to the main queue. The others that
  * were looked at come last from now on.
  */
-static struct folio *fifo_next_locked(struct cache *c, enum queue_kind kind, unsigned *budget)
+static struct folio *fifo_next_locked(struct cache *c, enum queue_kind kind, uint32_t end, unsigned *budget)
 {
 	struct queue *q;
 
@@ -141,7 +141,7 @@ static struct folio *fifo_next_locked(struct cache *c, enum queue_kind kind, uns
 		if (visited) {
 			a32_fetch_and(&f->flags, ~(uint32_t)FOLIO_VISITED);
 			counter_inc(c, pgactivate);
-		} else if (candidate(f) && folio_try_get(f)) {
+		} else if (candidate(c, f, end) && folio_try_get(f)) {
 			return f;
 		}
 	}
@@ -149,7 +149,7 @@ static struct folio *fifo_next_locked(struct cache *c, enum queue_kind kind, uns
 }
 
 /* The folio that SIEVE's hand stops at, with a reference; the hand goes on behind it. */
-static struct folio *main_next_locked(struct cache *c, unsigned *budget)
+static struct folio *main_next_locked(struct cache *c, uint32_t end, unsigned *budget)
 {
 	for (unsigned i = 0; *budget && i < SCAN_BATCH; i++) {
 		struct folio *f;
@@ -160,7 +160,7 @@ static struct folio *main_next_locked(struct cache *c, unsigned *budget)
 		(*budget)--;
 		f = folio_at(c, at);
 		c->hand = f->next;
-		if (!candidate(f))
+		if (!candidate(c, f, end))
 			continue;
 		if (a32_read(&f->flags) & FOLIO_VISITED) {
 			a32_fetch_and(&f->flags, ~(uint32_t)FOLIO_VISITED);
@@ -255,7 +255,7 @@ bool folio_reclaim(struct cache *c, struct folio *f)
 }
 
 /* Frees a folio of one queue. */
-static bool reclaim_from(struct cache *c, enum queue_kind kind)
+static bool reclaim_from(struct cache *c, enum queue_kind kind, uint32_t end)
 {
 	unsigned budget;
 
@@ -268,7 +268,7 @@ static bool reclaim_from(struct cache *c, enum queue_kind kind)
 		bool none;
 
 		mutex_lock(&c->reclaim_lock);
-		f = kind == QUEUE_MAIN ? main_next_locked(c, &budget) : fifo_next_locked(c, kind, &budget);
+		f = kind == QUEUE_MAIN ? main_next_locked(c, end, &budget) : fifo_next_locked(c, kind, end, &budget);
 		none = !f && (kind != QUEUE_MAIN || c->main.oldest == FRAME_NONE);
 		mutex_unlock(&c->reclaim_lock);
 		if (f && folio_reclaim(c, f))
@@ -281,27 +281,27 @@ static bool reclaim_from(struct cache *c, enum queue_kind kind)
 
 bool reclaim_cold(struct cache *c)
 {
-	return reclaim_from(c, QUEUE_COLD);
+	return reclaim_from(c, QUEUE_COLD, UINT32_MAX);
 }
 
-bool reclaim_one(struct cache *c)
+bool reclaim_one(struct cache *c, uint32_t end)
 {
 	bool share;
 
 	mutex_lock(&c->reclaim_lock);
 	share = c->young.pages + c->cold.pages >= a32_read(&c->young_share);
 	mutex_unlock(&c->reclaim_lock);
-	if ((share && reclaim_from(c, QUEUE_TURN)) || reclaim_from(c, QUEUE_MAIN))
+	if ((share && reclaim_from(c, QUEUE_TURN, end)) || reclaim_from(c, QUEUE_MAIN, end))
 		return true;
 	/* Each by itself: nobody's turn is lost to who can't go. And those looked at may have moved to the main queue. */
-	return reclaim_from(c, QUEUE_YOUNG) || reclaim_from(c, QUEUE_COLD) || reclaim_from(c, QUEUE_MAIN);
+	return reclaim_from(c, QUEUE_YOUNG, end) || reclaim_from(c, QUEUE_COLD, end) || reclaim_from(c, QUEUE_MAIN, end);
 }
 
 size_t cache_reclaim(struct cache *c, size_t bytes)
 {
 	size_t before = arena_used(&c->arena), now = before;
 
-	while (before - now < bytes && reclaim_one(c)) {
+	while (before - now < bytes && reclaim_one(c, UINT32_MAX)) {
 		now = arena_used(&c->arena);
 		/* Others allocate meanwhile. */
 		before = MAX(before, now);

@@ -439,6 +439,70 @@ static void too_large_a_reservation_is_refused(void **state)
 	end(&f);
 }
 
+/* A file whose pages can be changed, on a disk that takes no write any more. */
+
+static void fill_page(void *owner, uint64_t first, unsigned count, struct cache_fill *fills)
+{
+	(void)owner;
+	for (unsigned i = 0; i < count; i++)
+		memset(fills[i].data, (int)(first + i), fills[i].len);
+}
+
+static int allow(void *owner, uint64_t page, unsigned count)
+{
+	(void)owner;
+	(void)page;
+	(void)count;
+	return 0;
+}
+
+static int refuse(void *owner, const struct cache_write *write)
+{
+	(void)owner;
+	(void)write;
+	return -EIO;
+}
+
+static const struct cache_ops broken_ops = {.read = fill_page, .mkwrite = allow, .writeback = refuse};
+
+/* What stays dirty lies all over the memory: blocks find room all the same, as many as may be referenced at once. */
+static void pages_that_stay_dirty_leave_room_for_blocks(void **state)
+{
+	const unsigned pages = BLOCK / 4096 * 64;
+	struct fixture f = begin(BLOCK, 64, 0);
+	struct cache_mapping *file;
+	struct cache_ref refs[64];
+	unsigned most = 64, dirty;
+
+	assert_int_equal(cache_mapping_new(f.cache, &broken_ops, NULL, 4096, (uint64_t)pages * 4096, 0, &file), 0);
+	for (unsigned i = 0; i < pages; i++) {
+		struct cache_ref ref;
+
+		assert_int_equal(cache_get(file, i, &ref), 0);
+		cache_put(file, &ref, CACHE_KEEP);
+	}
+	for (unsigned i = 0; i < pages; i += BLOCK / 4096)
+		assert_int_equal(cache_write(file, (uint64_t)i * 4096, "x", 1, NULL), 0);
+	dirty = (unsigned)(stats(&f).dirty / 4096);
+	assert_true(dirty >= pages / (BLOCK / 4096) / 2);
+	/* Who waits for memory that never comes is ended, and that fails the test. */
+	alarm(60);
+	while (cache_reserve(f.mapping, most) < 0)
+		most--;
+	assert_true(most >= 8);
+	for (unsigned i = 0; i < most; i++) {
+		assert_int_equal(cache_get(f.mapping, i, &refs[i]), 0);
+		check(f.owner, i, &refs[i]);
+	}
+	for (unsigned i = 0; i < most; i++)
+		cache_put(f.mapping, &refs[i], CACHE_KEEP);
+	cache_unreserve(f.mapping, most);
+	alarm(0);
+	assert_int_equal(stats(&f).dirty / 4096, dirty);
+	cache_mapping_free(file);
+	end(&f);
+}
+
 struct hammer {
 	pthread_t thread;
 	struct fixture *f;
@@ -531,6 +595,7 @@ int main(void)
 		cmocka_unit_test(an_error_in_the_middle_of_a_batch),
 		cmocka_unit_test(a_mapping_ends_with_readahead_under_way),
 		cmocka_unit_test(too_large_a_reservation_is_refused),
+		cmocka_unit_test(pages_that_stay_dirty_leave_room_for_blocks),
 		cmocka_unit_test(many_readers_of_a_small_cache),
 		cmocka_unit_test(many_readers_of_a_larger_cache),
 	};
