@@ -19,7 +19,7 @@ int cache_new(const struct cache_options *options, struct cache **ret)
 			close(options->pressure_fd);
 		return -ENOMEM;
 	}
-	c->young = c->main = c->cold = (struct queue){FRAME_NONE, FRAME_NONE, 0};
+	c->young = c->main = c->cold = (struct queue){FRAME_NONE, FRAME_NONE, 0, 0};
 	c->hand = FRAME_NONE;
 	c->dirty_background = pages * (options->dirty_background ? options->dirty_background : DIRTY_BACKGROUND) / 100;
 	c->dirty_limit = MAX(pages / DIRTY_SHARE, (size_t)1);

@@ -119,8 +119,8 @@ struct cache_ref {
 /*
  * Before a thread takes references to several units at once it reserves their number, and gives it back when it has
  * put them all; otherwise readers who each hold some could wait for each other's memory. Who holds one at a time and
- * nothing else reserves 1. Sleeps; never while references are held. -ENOMEM: more than the cache can hold (three
- * eighths of it, if it has mappings that can be written).
+ * nothing else reserves 1. Sleeps; never while references are held. -ENOMEM: more than the cache can hold (the
+ * arena's high zone, if it has mappings that can be written).
  */
 int cache_reserve(struct cache_mapping *mapping, unsigned units);
 void cache_unreserve(struct cache_mapping *mapping, unsigned units);
@@ -218,7 +218,7 @@ unsigned cache_writeback(struct cache_mapping *mapping, unsigned most);
 /*
  * Called by who is about to make pages dirty, without a folio lock: if too much is dirty it has to write some itself. -errno:
  * that failed (-ENOMEM: all of it is pinned), and half of the memory is dirty: nothing may become dirty now, so that readers
- * have the other half. Sleeps.
+ * have the rest. Sleeps.
  */
 int cache_throttle(struct cache_mapping *mapping);
 

@@ -22,7 +22,7 @@
 
 struct queue {
 	uint32_t newest, oldest; /* frames */
-	uint32_t pages;
+	uint32_t pages, low;	 /* how many; of them in the arena's low zone */
 };
 
 /* One counter, beside others that other threads count: the groups keep them apart. */

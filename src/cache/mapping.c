@@ -89,11 +89,12 @@ int cache_mapping_new(struct cache *c, const struct cache_ops *ops, void *owner,
 		unsigned total;
 
 		c->writable |= ops->mkwrite != NULL;
-		if (c->writable)
-			limit = high;
 		order = MAX(order, m->order);
 		a32_set(&c->max_order, order);
-		total = (unsigned)(limit >> (order + CACHE_PAGE_SHIFT));
+		/* No unit lies in both zones. */
+		total = (unsigned)(high >> (order + CACHE_PAGE_SHIFT));
+		if (!c->writable)
+			total += (unsigned)((limit - high) >> (order + CACHE_PAGE_SHIFT));
 		reclaim_set_shares(c, (uint32_t)(arena_limit(&c->arena) >> CACHE_PAGE_SHIFT), 1u << order);
 		c->reserve_free += (int64_t)total - c->reserve_total;
 		c->reserve_total = total;

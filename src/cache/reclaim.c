@@ -48,6 +48,7 @@ static void add_locked(struct cache *c, struct folio *f, enum queue_kind kind)
 		q->oldest = no;
 	q->newest = no;
 	q->pages += f->pages;
+	q->low += no < c->arena.split ? f->pages : 0;
 	a32_fetch_or(&f->flags, flags);
 	c->queued++;
 	if (kind == QUEUE_COLD)
@@ -72,6 +73,7 @@ static void remove_locked(struct cache *c, struct folio *f)
 	else
 		q->oldest = f->next;
 	q->pages -= f->pages;
+	q->low -= no < c->arena.split ? f->pages : 0;
 	if (flags & FOLIO_COLD)
 		a32_set(&c->cold_pages, q->pages);
 	a32_fetch_and(&f->flags, ~(uint32_t)(FOLIO_QUEUED | FOLIO_COLD | FOLIO_YOUNG));
@@ -289,7 +291,8 @@ bool reclaim_one(struct cache *c, uint32_t end)
 	bool share;
 
 	mutex_lock(&c->reclaim_lock);
-	share = c->young.pages + c->cold.pages >= a32_read(&c->young_share);
+	/* What can't be had doesn't count, or those that came last would go for ever, and others never. */
+	share = (end <= c->arena.split ? c->young.low + c->cold.low : c->young.pages + c->cold.pages) >= a32_read(&c->young_share);
 	mutex_unlock(&c->reclaim_lock);
 	if ((share && reclaim_from(c, QUEUE_TURN, end)) || reclaim_from(c, QUEUE_MAIN, end))
 		return true;

@@ -282,7 +282,7 @@ static int map_place(struct delta *d, struct checkpoint *c)
 static int checkpoint_freeze(struct delta *d, struct checkpoint *c)
 {
 	struct tree_root root;
-	int r = tree_freeze(d->tree, d->generation + 1, &root);
+	int r = d->generation + 1 < COUNT_MOST ? tree_freeze(d->tree, d->generation + 1, &root) : -EFBIG;
 
 	if (r < 0)
 		return r;

@@ -310,9 +310,6 @@ static int super_check(const struct pinfs_delta_super *s, const struct delta_opt
 	return 0;
 }
 
-/* Numbers that go up by one have room to do so for ever. */
-#define COUNT_MOST (UINT64_C(1) << 62)
-
 /* What a superblock with a right checksum says could still be nonsense. */
 static bool super_plausible(const struct pinfs_delta_super *s)
 {

@@ -14,7 +14,9 @@
 #include "delta/tree.h"
 
 #define KEY(ino, type, offset_) ((struct tree_key){(uint64_t)(ino) << 8 | (type), (offset_)})
-#define INO_MAX (UINT64_MAX >> 8)
+/* Of checkpoints and frames: only what was forged comes near it. What has reached it writes no more, and what is there stays. */
+#define COUNT_MOST (UINT64_C(1) << 62)
+#define INO_MAX ((UINT64_MAX >> 8) - 2)
 
 /* Nodes that a transaction may make dirty, and that a checkpoint must then have pages for. */
 #define TXN_NODES 24u

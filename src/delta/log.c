@@ -161,6 +161,8 @@ static int frame_out(struct delta *d, size_t len, uint32_t flags)
 	struct log *log = &d->log;
 	int r;
 
+	if (log->sequence + 1 >= COUNT_MOST)
+		return -EFBIG;
 	frame_seal(d, len, flags);
 	r = frame_write(d, align_up(sizeof(*f) + len, FRAME_ALIGN));
 	if (r < 0)

@@ -79,10 +79,10 @@ static int apply_put(struct delta *d, const struct log_frame *f, const struct lo
 	}
 	if (rec->len > PINFS_DELTA_ITEM_MAX)
 		return -EUCLEAN;
-	if (rec->key.object >> 8 >= INO_MAX - 1)
+	if (rec->key.object >> 8 > INO_MAX)
 		return -EUCLEAN;
 	if ((rec->key.object & 0xff) == PINFS_DELTA_INODE && rec->key.object >> 8)
-		d->next_ino = MAX(d->next_ino, (rec->key.object >> 8) + 1);
+		d->next_ino = MAX(d->next_ino, MIN((rec->key.object >> 8) + 1, INO_MAX - 1));
 	return tree_put(d->tree, rec->key, rec->value, rec->len);
 }
 
@@ -213,7 +213,7 @@ int replay_log(struct delta *d, char error[DELTA_ERROR_SIZE])
 	if (e < 0)
 		return e;
 	/* What stands behind the end is not to be found again. */
-	if (d->options.salvage && !d->options.read_only)
+	if (d->options.salvage && !d->options.read_only && d->log.sequence < COUNT_MOST - 2 * SALVAGE_STEP)
 		d->log.sequence += SALVAGE_STEP;
 	a64_set(&d->written, d->log.sequence - 1);
 	a64_set(&d->durable, MIN(r.durable, d->log.sequence - 1));

@@ -3,7 +3,8 @@
  * Requests that are answered late: first the kernel has to write back what it has of a file.
  *
  * It does so while we wait in a notification, by requests that must be served meanwhile. So a thread that does nothing else waits for
- * it, and answers afterwards; those that serve requests never wait for the kernel.
+ * it, and answers afterwards; those that serve requests never wait for the kernel. (To
+ * have it forget attributes alone takes no waiting.)
  *
  * Nothing may come here that holds a folio of the kernel's locked, such as a read into its page cache: the notification would wait for that
  * folio, and the answer for the notification.

@@ -9,13 +9,13 @@
 #define GENERATION 1
 
 /*
- * How long the kernel may believe attributes. It is told of no change, since all changes come through it: after each of its
+ * How long the kernel may believe attributes. It is told of few changes (FS_IOC_SETFLAGS), since all come through it: after each of its
  * own requests it forgets (or, from the reply, knows) what that has changed: write, fallocate, copy and open with O_TRUNC
  * size, blocks, mtime and ctime; reading the atime; a change of a directory all of the directory's; link, unlink and
  * rename also the inode's links and ctime; setxattr the ctime, an ACL everything. Two things it does not:
  *
  * - A write that takes setuid or setgid away leaves its copy of the mode as it was, and exec would go by that.
- * - When it writes back itself, it doesn't look at the blocks again until the file is closed.
+ * - When it writes back itself, it doesn't look at the blocks again until the file is closed: it is told so after an fsync.
  */
 double fuse_attr_timeout(const struct fuse_server *s, const struct stat *st)
 {

@@ -238,7 +238,7 @@ void op_fsync(fuse_req_t req, fuse_ino_t ino, int data_only, struct fuse_file_in
 	int r = vfs_fsync(s->vfs, ino, file_of(fi), data_only);
 
 	/* Where the kernel keeps attributes itself it doesn't ask for those that writing back has changed: st_blocks. */
-	if (s->caching == FUSE_CACHE_WRITEBACK)
+	if (s->caching == FUSE_CACHE_WRITEBACK && !data_only)
 		fuse_lowlevel_notify_inval_inode(s->session, ino, -1, 0);
 	reply_error(req, r);
 }

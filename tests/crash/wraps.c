@@ -2,6 +2,7 @@
 /* What the linker puts in the place of other functions: clocks and random numbers that repeat, messages that are noticed, mutants. */
 #include "crash.h"
 
+#include <assert.h>
 #include <stdarg.h>
 #include <sys/random.h>
 #include <time.h>
@@ -55,8 +56,10 @@ int __wrap_thread_start(pthread_t *ret, void *(*run)(void *arg), void *arg)
  * Page memory is used again, for some thousand caches a second: having it given and taken by the kernel takes half of the time. The frames'
  * descriptors are zeroed as a new region is; the pages keep what was in them, as pages of a cache that has been in use do.
  */
-#define REGION_ZEROED (256u << 10)
+#define REGION_ZEROED ((size_t)256 << 10) /* descriptors, up to the pages of a cache of 16 MiB */
+#define REGION_MOST ((size_t)17 << 20)
 static struct mem_region spare[2];
+static unsigned reused;
 
 int __real_mem_region_new(const char *name, size_t size, struct mem_region *ret);
 int __wrap_mem_region_new(const char *name, size_t size, struct mem_region *ret);
@@ -66,7 +69,11 @@ int __wrap_mem_region_new(const char *name, size_t size, struct mem_region *ret)
 		if (spare[i].size == size) {
 			*ret = spare[i];
 			spare[i] = (struct mem_region){0};
-			memset(ret->base, 0, MIN(size, (size_t)REGION_ZEROED));
+			assert(size <= REGION_MOST);
+			memset(ret->base, 0, REGION_ZEROED);
+			/* What was right in the state before could make up for what isn't read in this one. */
+			if (++reused % 16 == 0)
+				memset(ret->base + REGION_ZEROED, 0xa5, size - REGION_ZEROED);
 			return 0;
 		}
 	return __real_mem_region_new(name, size, ret);

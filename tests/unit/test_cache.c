@@ -439,11 +439,36 @@ static void too_large_a_reservation_is_refused(void **state)
 	end(&f);
 }
 
+/* All that may be reserved can be had at once, however the memory is divided. */
+static void all_that_is_reserved_can_be_had(void **state)
+{
+	for (unsigned blocks = 8; blocks < 30; blocks++) {
+		struct fixture f = begin(BLOCK, blocks, 0);
+		struct cache_ref refs[30];
+		unsigned most = blocks;
+
+		while (cache_reserve(f.mapping, most) < 0)
+			most--;
+		assert_true(most >= blocks - 1);
+		alarm(60);
+		for (unsigned i = 0; i < most; i++)
+			assert_int_equal(cache_get(f.mapping, i, &refs[i]), 0);
+		alarm(0);
+		for (unsigned i = 0; i < most; i++)
+			cache_put(f.mapping, &refs[i], CACHE_KEEP);
+		cache_unreserve(f.mapping, most);
+		end(&f);
+	}
+}
+
 /* A file whose pages can be changed, on a disk that takes no write any more. */
+
+static unsigned pages_filled;
 
 static void fill_page(void *owner, uint64_t first, unsigned count, struct cache_fill *fills)
 {
 	(void)owner;
+	pages_filled += count;
 	for (unsigned i = 0; i < count; i++)
 		memset(fills[i].data, (int)(first + i), fills[i].len);
 }
@@ -499,6 +524,42 @@ static void pages_that_stay_dirty_leave_room_for_blocks(void **state)
 	cache_unreserve(f.mapping, most);
 	alarm(0);
 	assert_int_equal(stats(&f).dirty / 4096, dirty);
+	cache_mapping_free(file);
+	end(&f);
+}
+
+static void touch_pages(struct cache_mapping *file, unsigned from, unsigned to)
+{
+	for (unsigned i = from; i < to; i++) {
+		struct cache_ref ref;
+
+		assert_int_equal(cache_get(file, i, &ref), 0);
+		cache_put(file, &ref, CACHE_KEEP);
+	}
+}
+
+/* Pages that are read again and again stay, though others have been there for long, and new blocks come all the time, which lie elsewhere. */
+static void pages_in_use_stay_beside_new_blocks(void **state)
+{
+	enum { PAGES = 1024, OLD = 5120, PER_BLOCK = 32 };
+	struct fixture f = begin(2 * BLOCK, 256, 0);
+	struct cache_mapping *file;
+	unsigned block = 0;
+
+	assert_int_equal(cache_mapping_new(f.cache, &broken_ops, NULL, 4096, (uint64_t)(PAGES + OLD) * 4096, 0, &file), 0);
+	while (block < 64)
+		assert_int_equal(touch(&f, block++, CACHE_KEEP), 0);
+	for (unsigned i = 0; i < 4; i++)
+		touch_pages(file, PAGES, PAGES + OLD);
+	for (unsigned round = 0; round < 12; round++) {
+		pages_filled = 0;
+		for (unsigned at = 0; at < PAGES; at += PER_BLOCK) {
+			assert_int_equal(touch(&f, block++, CACHE_KEEP), 0);
+			touch_pages(file, at, at + PER_BLOCK);
+		}
+	}
+	print_message("of %d pages, the twelfth time: %u read again\n", PAGES, pages_filled);
+	assert_true(pages_filled < PAGES / 4);
 	cache_mapping_free(file);
 	end(&f);
 }
@@ -595,7 +656,9 @@ int main(void)
 		cmocka_unit_test(an_error_in_the_middle_of_a_batch),
 		cmocka_unit_test(a_mapping_ends_with_readahead_under_way),
 		cmocka_unit_test(too_large_a_reservation_is_refused),
+		cmocka_unit_test(all_that_is_reserved_can_be_had),
 		cmocka_unit_test(pages_that_stay_dirty_leave_room_for_blocks),
+		cmocka_unit_test(pages_in_use_stay_beside_new_blocks),
 		cmocka_unit_test(many_readers_of_a_small_cache),
 		cmocka_unit_test(many_readers_of_a_larger_cache),
 	};

@@ -155,6 +155,8 @@ static void frames_that_a_repair_gave_up_are_gone(void **state)
 	assert_int_equal(c.report.left, 0);
 	fsck_delta_report_free(&c.report);
 	assert_clean(&crashed);
+	for (size_t at = 4 * 4096; at + 8 <= crashed.len; at += 8)
+		assert_memory_not_equal(crashed.bytes + at, "PFRM", 4);
 	v = open_vfs(&crashed);
 	assert_non_null(v);
 	for (unsigned i = 0; i < 25; i++) {
