@@ -338,8 +338,12 @@ int log_walk(struct delta *d, bool take, int (*frame)(void *context, const struc
 		log->used = used;
 		/* A copy of the file may have holes where there were zeroes: what was written is not written over to make it ready. */
 		log->ready = MAX(log->ready, limit ? limit : MIN(align_up(pos, PINFS_PAGE_SIZE), log->bytes));
-		/* It was at least so large; of a circle that is closed the room is counted by where it was. */
-		log->limit = limit ? limit : MIN(MAX(align_up(MAX(pos, log->ready), LIMIT_STEP), (uint64_t)LIMIT_STEP), log->bytes);
+		/*
+		 * It was at least so large; of a circle that is closed the room is counted by where it was. Behind the frames whole steps
+		 * count alone: of one that found no room some may have been written.
+		 */
+		log->limit = limit ? limit :
+				     MIN(MAX(MAX(align_up(pos, LIMIT_STEP), align_down(log->ready, LIMIT_STEP)), (uint64_t)LIMIT_STEP), log->bytes);
 		log->sequence = sequence;
 		log->previous = previous;
 		return store_read(d->store, log->first + align_down(pos, PINFS_PAGE_SIZE), log->page, PINFS_PAGE_SIZE);
