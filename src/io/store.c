@@ -264,6 +264,18 @@ static void write_in_place(int fd)
 		log_debug("the delta is copied on write: %s", strerror(errno));
 }
 
+/*
+ * What somebody wrote before us may have failed to reach the disk since, and nobody was told: the first fsync says so, once. Then the kernel's
+ * cache has bytes that the disk hasn't, and that are gone some day. What is read from now on is what the disk has.
+ */
+static int settle_earlier(int fd)
+{
+	if (fdatasync(fd) == 0)
+		return 0;
+	posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
+	return fdatasync(fd) < 0 ? -errno : 0;
+}
+
 int store_open(const char *path, unsigned flags, struct store **ret)
 {
 	bool read_only = flags & STORE_READ_ONLY;
@@ -277,6 +289,8 @@ int store_open(const char *path, unsigned flags, struct store **ret)
 	r = lock_file(fd, read_only);
 	if (r == 0 && flags & STORE_CREATE)
 		write_in_place(fd);
+	else if (r == 0 && !read_only)
+		r = settle_earlier(fd);
 	if (r == 0)
 		r = adopt(fd, ret);
 	if (r < 0)
