@@ -28,6 +28,45 @@ static void a_log_that_may_not_grow_is_no_failure(void **state)
 	}
 }
 
+/* Where nothing can be promised, zeroes are: some of a step, then the disk is full. The next one doesn't take what was not written for a place. */
+static void a_step_of_the_log_that_was_written_in_part_is_none(void **state)
+{
+	struct delta_options o = plain_options();
+	struct memstore m;
+	struct delta *d;
+	uint64_t limit;
+
+	o.log_size = 8u << 20;
+	memstore_init(&m, 0);
+	memstore_fail(&m, MEM_ALLOCATE, 1, -EOPNOTSUPP, true);
+	d = create_delta(&m, &o);
+	for (unsigned i = 0; i < 2; i++) {
+		must(frame_of(d, 600, 90000) == 0);
+		must(delta_checkpoint(d) == 0);
+	}
+	limit = d->log.limit;
+	assert_int_equal(limit, 1u << 20);
+	m.capacity = m.taken + 100;
+	assert_false(log_grow(d));
+	assert_int_equal(d->log.limit, limit);
+	assert_true(d->log.ready > limit);
+	delta_close(d);
+	/* All else is taken by another. */
+	m.capacity = m.taken;
+	assert_int_equal(try_delta(&m, &o, &d), 0);
+	assert_true(d->log.ready > limit);
+	assert_int_equal(d->log.limit, limit);
+	for (unsigned i = 0; i < 30; i++) {
+		int r = frame_of(d, 600, 90000);
+
+		must(r == 0 || r == -ENOSPC);
+	}
+	assert_int_equal(d->log.limit, limit);
+	assert_int_equal(delta_failed(d), 0);
+	delta_close(d);
+	memstore_destroy(&m);
+}
+
 /* Another program has taken the room that the content in the log was to move to. */
 static void a_log_that_finds_no_room_can_be_looked_at(void **state)
 {
@@ -141,6 +180,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_log_that_may_not_grow_is_no_failure),
+		cmocka_unit_test(a_step_of_the_log_that_was_written_in_part_is_none),
 		cmocka_unit_test(a_log_that_finds_no_room_can_be_looked_at),
 		cmocka_unit_test(an_aborted_allocation_leaves_no_page_taken),
 		cmocka_unit_test(a_full_disk_keeps_what_was_acknowledged_and_takes_deletions),
