@@ -279,6 +279,7 @@ static int settle_earlier(int fd)
 int store_open(const char *path, unsigned flags, struct store **ret)
 {
 	bool read_only = flags & STORE_READ_ONLY;
+	struct store *s = NULL;
 	int fd, r;
 
 	/* O_NONBLOCK: a FIFO of that name must not make us wait. */
@@ -289,13 +290,20 @@ int store_open(const char *path, unsigned flags, struct store **ret)
 	r = lock_file(fd, read_only);
 	if (r == 0 && flags & STORE_CREATE)
 		write_in_place(fd);
-	else if (r == 0 && !read_only)
-		r = settle_earlier(fd);
 	if (r == 0)
-		r = adopt(fd, ret);
-	if (r < 0)
+		r = adopt(fd, &s);
+	if (r < 0) {
 		close(fd);
-	return r;
+		return r;
+	}
+	if (!(flags & STORE_CREATE) && !read_only)
+		r = settle_earlier(fd);
+	if (r < 0) {
+		store_close(s);
+		return r;
+	}
+	*ret = s;
+	return 0;
 }
 
 int store_sync_name(const char *path)
