@@ -152,38 +152,66 @@ static uint32_t take_locked(struct arena *a, unsigned zone, unsigned order, bool
 	return FRAME_NONE;
 }
 
+/* What nobody else can have comes first: the high zone. */
+static uint32_t take_touched_locked(struct arena *a, bool high, unsigned order)
+{
+	uint32_t frame = FRAME_NONE;
+
+	for (unsigned z = high; frame == FRAME_NONE && z <= high; z--)
+		frame = take_locked(a, z, order, false);
+	return frame;
+}
+
+static uint32_t take_fresh_locked(struct arena *a, bool high, unsigned order)
+{
+	uint32_t frame = FRAME_NONE;
+
+	for (unsigned z = high; frame == FRAME_NONE && z <= high; z--) {
+		frame = take_locked(a, z, order, true);
+		if (frame == FRAME_NONE && grow_locked(a, z, order))
+			frame = take_locked(a, z, order, true);
+	}
+	return frame;
+}
+
+static void chunk_return(struct arena *a, uint32_t frame, unsigned order)
+{
+	mem_region_return(&a->region, (size_t)(arena_address(a, frame) - a->region.base), (size_t)CACHE_PAGE_SIZE << order);
+}
+
 uint32_t arena_alloc(struct arena *a, uint32_t count, bool high, enum arena_source source)
 {
 	unsigned order = arena_order((size_t)count << CACHE_PAGE_SHIFT);
-	uint32_t frame = FRAME_NONE;
-	bool returned = false;
+	bool fresh = source == ARENA_NUMBERS;
+	uint32_t frame;
 
 	assert(count && order < ARENA_ORDERS);
 	mutex_lock(&a->lock);
-	/* What nobody else can have comes first. */
-	for (unsigned z = high; frame == FRAME_NONE && z <= high; z--)
-		frame = take_locked(a, z, order, false);
-	if (source == ARENA_FRESH)
-		for (unsigned z = high; frame == FRAME_NONE && z <= high; z--) {
-			returned = true;
-			frame = take_locked(a, z, order, true);
-			if (frame == FRAME_NONE && grow_locked(a, z, order))
-				frame = take_locked(a, z, order, true);
-		}
-	if (frame != FRAME_NONE) {
-		a->used += count;
-		range_free_locked(a, frame + count, (1u << order) - count, returned);
+	frame = fresh ? take_fresh_locked(a, high, order) : take_touched_locked(a, high, order);
+	if (frame == FRAME_NONE && source != ARENA_USED_BEFORE) {
+		fresh = !fresh;
+		frame = fresh ? take_fresh_locked(a, high, order) : take_touched_locked(a, high, order);
 	}
+	if (frame != FRAME_NONE)
+		a->used += count;
+	if (frame != FRAME_NONE && source == ARENA_NUMBERS && !fresh) {
+		mutex_unlock(&a->lock);
+		chunk_return(a, frame, order);
+		mutex_lock(&a->lock);
+		fresh = true;
+	}
+	if (frame != FRAME_NONE)
+		range_free_locked(a, frame + count, (1u << order) - count, fresh);
 	mutex_unlock(&a->lock);
 	return frame;
 }
 
-void arena_free(struct arena *a, uint32_t frame, uint32_t count)
+void arena_free(struct arena *a, uint32_t frame, uint32_t count, bool numbers)
 {
 	mutex_lock(&a->lock);
 	assert(count <= a->used && frame < zone_of(a, frame)->grown && count <= zone_of(a, frame)->grown - frame);
 	a->used -= count;
-	range_free_locked(a, frame, count, false);
+	range_free_locked(a, frame, count, numbers);
 	mutex_unlock(&a->lock);
 }
 
@@ -209,8 +237,7 @@ uint32_t arena_return(struct arena *a)
 	unsigned order;
 
 	while ((frame = touched_take(a, &order)) != FRAME_NONE) {
-		mem_region_return(&a->region, (size_t)(arena_address(a, frame) - a->region.base),
-			(size_t)CACHE_PAGE_SIZE << order);
+		chunk_return(a, frame, order);
 		mutex_lock(&a->lock);
 		chunk_free_locked(a, frame, order, true);
 		mutex_unlock(&a->lock);

@@ -47,6 +47,7 @@ void arena_raise_limit(struct arena *arena, size_t limit);
 enum arena_source {
 	ARENA_USED_BEFORE, /* only memory that was in use before */
 	ARENA_FRESH,	   /* that, or else memory never touched so far */
+	ARENA_NUMBERS,	   /* frames without memory: what was touched is given back first. Sleeps */
 };
 
 /* The smallest order whose chunk has room for `bytes`. */
@@ -61,8 +62,8 @@ static inline unsigned arena_order(size_t bytes)
 
 /* The first of `count` frames, count up to 2^order of a chunk of which the rest is given back; or FRAME_NONE. high: also of the high zone. */
 uint32_t arena_alloc(struct arena *arena, uint32_t count, bool high, enum arena_source source);
-/* Any run of frames that is in use, also parts of what was allocated at once. */
-void arena_free(struct arena *arena, uint32_t frame, uint32_t count);
+/* Any run of frames that is in use, also parts of what was allocated at once. numbers: they were that. */
+void arena_free(struct arena *arena, uint32_t frame, uint32_t count, bool numbers);
 
 static inline uint8_t *arena_address(const struct arena *arena, uint32_t frame)
 {

@@ -53,6 +53,7 @@ void cache_free(struct cache *c)
 		assert(!c->mappings[i]);
 	assert(!c->arena.region.base || !arena_used(&c->arena));
 	mem_free(c->mappings);
+	mem_free(c->outside);
 	trace_destroy(&c->trace);
 	index_pool_destroy(&c->nodes);
 	arena_destroy(&c->arena);

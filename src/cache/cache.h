@@ -105,6 +105,30 @@ void cache_mapping_free(struct cache_mapping *mapping);
 /* All pages leave, dirty ones too, of a file that nobody will look at any more. Sleeps. */
 void cache_mapping_drop(struct cache_mapping *mapping);
 uint64_t cache_size(struct cache_mapping *mapping);
+
+/*
+ * Memory outside the arena: a file whose pages other processes map has them all in one memfd, each at the place that it has in the
+ * file. They count as those in the arena do, whose memory is given back for as many; so one limit holds for all.
+ */
+struct cache_outside {
+	uint8_t *base;	/* of the file's first page, in this process */
+	uint64_t pages; /* that have room there; others can't be had (-EFBIG) */
+	/*
+	 * The pages' bytes go: nothing of them is there any more, nor in the page tables of whoever maps that memory. Under the
+	 * folio's lock, or what is as good; it can't fail, and waits for no fault and no lock of the cache.
+	 */
+	void (*clear)(void *context, uint64_t page, unsigned count);
+	void *context;
+	/* Who maps it may store in spite of write protection: what is written comes from copies (as CACHE_MAPPING_UNTRUSTED). */
+	bool untrusted;
+};
+/*
+ * From now on the mapping's pages lie there; NULL: in the arena. What it has is written and leaves first. The owner keeps others from
+ * moving it, and, where the old memory is to go, waits for 0: none of it is in use any more. -EBUSY: some is referenced or pinned, and
+ * leaves as soon as it can; again later. -EMFILE: too many are outside. -errno: something couldn't be written, nothing was done.
+ * Sleeps.
+ */
+int cache_mapping_move(struct cache_mapping *mapping, const struct cache_outside *outside);
 /* Has it dirty pages? NULL is allowed. Doesn't sleep. */
 bool cache_mapping_dirty(const struct cache_mapping *mapping);
 

@@ -6,18 +6,23 @@ int unit_alloc(struct cache_mapping *m, uint64_t unit, bool wait, struct folio *
 {
 	struct cache *c = m->cache;
 	unsigned bytes, pages;
-	uint32_t frame;
+	uint32_t frame, outside;
 	int r;
 
 	bytes = mapping_unit_bytes(m, unit, &r);
 	if (r < 0)
 		return r;
 	pages = (unsigned)DIV_ROUND_UP(bytes, CACHE_PAGE_SIZE);
-	frame = memory_alloc(c, pages, m->order, wait);
-	if (frame == FRAME_NONE)
+	r = outside_get(m, (unit << m->order) + pages, &outside);
+	if (r < 0)
+		return r;
+	frame = memory_alloc(c, pages, m->order, outside, wait);
+	if (frame == FRAME_NONE) {
+		outside_put(c, outside);
 		return -ENOMEM;
+	}
 	/* One reference for the mapping, one for the caller. */
-	*ret = folio_init(c, frame, pages, 2, m->number, unit, bytes);
+	*ret = folio_init(c, frame, pages, 2, m->number, unit, bytes, outside);
 	return 0;
 }
 
@@ -141,11 +146,33 @@ static int unit_wait(struct cache_mapping *m, struct folio *f, int page)
 	return r;
 }
 
+/* Puts in a new folio: *ret_there is NULL; or finds one that has come meanwhile: *ret is discarded. -EAGAIN: as mapping_insert(). */
+static int unit_insert(struct cache_mapping *m, uint64_t unit, struct folio **ret, struct folio **ret_there)
+{
+	struct folio *f, *there = NULL;
+	struct cache *c = m->cache;
+	unsigned nodes;
+	int r = unit_alloc(m, unit, true, &f);
+
+	if (r < 0)
+		return r;
+	r = index_reserve(&c->nodes, &nodes);
+	if (r == 0) {
+		r = mapping_insert(m, f, &nodes, &there);
+		index_unreserve(&c->nodes, nodes);
+	}
+	if (r < 0 || there)
+		unit_discard(c, f);
+	if (r < 0)
+		return r;
+	*ret = f;
+	*ret_there = there;
+	return 0;
+}
+
 int unit_find(struct cache_mapping *m, uint64_t unit, struct folio **ret, bool *ret_new)
 {
 	struct folio *f = mapping_find(m, unit), *there;
-	struct cache *c = m->cache;
-	unsigned nodes;
 	int r;
 
 	*ret_new = false;
@@ -153,22 +180,13 @@ int unit_find(struct cache_mapping *m, uint64_t unit, struct folio **ret, bool *
 		*ret = f;
 		return 0;
 	}
-	flusher_start(c);
-	r = unit_alloc(m, unit, true, &f);
+	flusher_start(m->cache);
+	do {
+		r = unit_insert(m, unit, &f, &there);
+	} while (r == -EAGAIN);
 	if (r < 0)
 		return r;
-	r = index_reserve(&c->nodes, &nodes);
-	if (r < 0) {
-		unit_discard(c, f);
-		return r;
-	}
-	there = mapping_insert(m, f, &nodes);
-	index_unreserve(&c->nodes, nodes);
-	if (there) {
-		unit_discard(c, f);
-		f = there;
-	}
-	*ret = f;
+	*ret = there ? there : f;
 	*ret_new = !there;
 	return 0;
 }

@@ -14,7 +14,9 @@ struct folio *frame_folio(const struct cache *c, uint32_t frame)
 
 uint8_t *frame_data(const struct cache *c, uint32_t frame)
 {
-	return arena_address(&c->arena, frame);
+	const struct folio *page = folio_at(c, frame);
+
+	return page_data(c, frame_folio(c, frame), page);
 }
 
 bool frame_uptodate(const struct cache *c, uint32_t frame)
@@ -34,7 +36,7 @@ uint32_t folio_page_frame(const struct cache *c, const struct cache_mapping *m, 
 }
 
 struct folio *folio_init(struct cache *c, uint32_t frame, unsigned pages, unsigned refs, uint32_t mapping, uint64_t unit,
-	uint32_t len)
+	uint32_t len, uint32_t outside)
 {
 	struct folio *f = folio_at(c, frame);
 
@@ -48,6 +50,7 @@ struct folio *folio_init(struct cache *c, uint32_t frame, unsigned pages, unsign
 	f->error = 0;
 	f->mapping = mapping;
 	f->unit = unit;
+	f->outside = outside;
 	a32_set(&f->flags, FOLIO_LOCKED);
 	/* Whoever gets a reference from now on finds all of the above. */
 	a32_set_release(&f->refs, refs);
@@ -122,9 +125,12 @@ bool folio_dirty(const struct folio *f)
 
 static void folio_free(struct cache *c, struct folio *f)
 {
+	uint32_t outside = f->outside;
+
 	assert(!a32_read(&f->refs));
 	assert(!(a32_read(&f->flags) & (FOLIO_LOCKED | FOLIO_QUEUED)));
-	memory_free(c, folio_no(c, f), f->pages);
+	memory_free(c, folio_no(c, f), f->pages, outside);
+	outside_put(c, outside);
 	memory_event(c);
 }
 
@@ -139,6 +145,7 @@ static void folio_unpark(struct cache *c, struct folio *f)
 		a32_fetch_and(&f->flags, ~(uint32_t)FOLIO_PARKED);
 	mutex_unlock(&c->reclaim_lock);
 	if (mine) {
+		outside_park(c, f->outside, -1);
 		counter_inc(c, pgpark_free);
 		folio_free(c, f);
 	}
@@ -153,6 +160,7 @@ void folio_release(struct cache *c, struct folio *f)
 		return;
 	}
 	trace_event(&c->trace, park, folio_no(c, f), f->pages);
+	outside_park(c, f->outside, 1);
 	/* R5. Pairs with frame_unpin(): it sees the flag, or we see its count. */
 	a32_fetch_or(&f->flags, FOLIO_PARKED);
 	sync_mb();
@@ -193,6 +201,18 @@ void folio_unlock(struct folio *f)
 	sync_lock_dropped(LOCK_FOLIO);
 	if (v & FOLIO_WAITERS)
 		a32_wake(&f->flags, UINT32_MAX);
+}
+
+void folio_wait_unlocked(struct folio *f)
+{
+	uint32_t v = a32_read_acquire(&f->flags);
+
+	while (v & FOLIO_LOCKED) {
+		if (!(v & FOLIO_WAITERS) && !a32_cas(&f->flags, &v, v | FOLIO_WAITERS))
+			continue;
+		a32_wait(&f->flags, v | FOLIO_WAITERS);
+		return;
+	}
 }
 
 bool folio_attached(const struct folio *f, const struct cache_mapping *m)
@@ -284,12 +304,12 @@ void frame_unpin(struct cache *c, uint32_t frame, bool write)
 
 int cache_private_new(struct cache *c, struct folio **ret)
 {
-	uint32_t frame = memory_alloc(c, 1, 0, true);
+	uint32_t frame = memory_alloc(c, 1, 0, false, true);
 	struct folio *f;
 
 	if (frame == FRAME_NONE)
 		return -ENOMEM;
-	f = folio_init(c, frame, 1, 1, 0, 0, CACHE_PAGE_SIZE);
+	f = folio_init(c, frame, 1, 1, 0, 0, CACHE_PAGE_SIZE, 0);
 	a32_fetch_or(&f->flags, FOLIO_PRIVATE | FOLIO_UPTODATE);
 	a32_fetch_or(&f->state, PAGE_UPTODATE);
 	folio_unlock(f);

@@ -7,7 +7,8 @@
  * Page memory is numbered in frames of CACHE_PAGE_SIZE; each frame has one descriptor of 64 bytes in an array beside it.
  * A folio is up to 2^order frames in a row that belong to one unit of a mapping; the descriptor of its first frame
  * speaks for all of it (flags, refs, identity), each frame's own one for that page (state, pins). The array has no
- * pointers: folios name each other by frame, so that another process that maps it understands it.
+ * pointers: folios name each other by frame, so that another process that maps it understands it. A file that is shared with
+ * other processes has its bytes in memory of its own (cache_mapping_move()); its frames are then numbers that count, and no more.
  *
  * A page of a file:
  *
@@ -94,13 +95,16 @@ struct folio {
 	uint64_t unit;	      /* place in the mapping, in units; const while refs */
 	uint32_t next, prev;  /* RECLAIM lock: queue; ARENA lock: free list. Frames */
 	uint32_t len;	      /* bytes that it has; const while refs */
-	int32_t error;	      /* with FAILED: -errno */
+	union {
+		int32_t error; /* with FAILED: -errno */
+		uint32_t cuts; /* while it is being read: the mapping's count when that began */
+	};
 	uint16_t pages;	      /* frames that it has; const while refs */
 	uint8_t order;	      /* ARENA lock: of a free chunk */
 	uint8_t free;	      /* ARENA lock: first frame of a free chunk */
-	uint32_t cuts;	      /* while it is being read: the mapping's count when that began */
 	struct a32 came;      /* when it was queued: pages that had come before it */
 	struct a32 head;      /* each frame's: the first frame of the folio that it is in, or was in last */
+	uint32_t outside;     /* where its bytes are: 0 in the arena, else one of cache.outside[]; const while refs */
 };
 _Static_assert(sizeof(struct folio) <= 64, "descriptors are one cache line");
 

@@ -53,8 +53,22 @@ struct ra_job {
 	bool mark; /* its first folio gets the marker */
 };
 
+/* outside.c */
+#ifndef CACHE_OUTSIDE_MAX
+#define CACHE_OUTSIDE_MAX 4096u
+#endif
+
+struct outside {
+	struct cache_outside o; /* const while a mapping has it, or a folio that somebody references */
+	unsigned shift;		/* of a unit's bytes; const like that */
+	bool taken;		/* mappings_lock: a mapping has it */
+	struct a32 folios;	/* that have it */
+	struct a32 parked;	/* of them those that wait for their last unpin alone */
+};
+
 struct cache {
 	struct arena arena;
+	struct outside *outside; /* CACHE_OUTSIDE_MAX; [0] is never taken. NULL: none ever was; else const. Changes under mappings_lock */
 	struct index_pool nodes;
 	struct a32 max_order; /* of all mappings' units; changes only in cache_mapping_new(), under reserve_lock */
 	struct counters counters[COUNTER_GROUPS];
@@ -123,6 +137,8 @@ struct cache_mapping {
 
 	struct mutex lock;   /* INDEX */
 	struct index index;  /* changes under lock */
+	struct a32 outside;  /* changes under lock: where new folios have their bytes; see struct folio */
+	uint32_t outside_old; /* of the one who moves it: where some may still have them; 0: nowhere outside */
 	uint64_t folios;     /* lock: folios in the index */
 	struct a64 dirty;    /* changes under lock: pages that are dirty */
 	struct a64 dirty_since; /* flusher_now() when the first of them became that, or was written last by age */
@@ -163,9 +179,20 @@ static inline uint32_t folio_no(const struct cache *c, const struct folio *f)
 {
 	return (uint32_t)(f - c->arena.frames);
 }
+/* The bytes of a folio that somebody references or has locked, from its first page on. */
 static inline uint8_t *folio_data(const struct cache *c, const struct folio *f)
 {
-	return arena_address(&c->arena, folio_no(c, f));
+	const struct outside *o;
+
+	if (!f->outside)
+		return arena_address(&c->arena, folio_no(c, f));
+	o = &c->outside[f->outside];
+	return o->o.base + (f->unit << o->shift);
+}
+/* Of one of its pages. */
+static inline uint8_t *page_data(const struct cache *c, const struct folio *f, const struct folio *page)
+{
+	return folio_data(c, f) + ((size_t)(page - f) << CACHE_PAGE_SHIFT);
 }
 static inline uint64_t folio_first_page(const struct cache_mapping *m, const struct folio *f)
 {
@@ -185,12 +212,14 @@ bool folio_pinned(const struct cache *cache, const struct folio *folio);
 bool folio_dirty(const struct folio *folio);
 /*
  * A new one, locked, with `refs` references; frames are the caller's. From then on a reader whose look-up has gone astray
- * may reference it, so all that identifies it is there before.
+ * may reference it, so all that identifies it is there before. outside: from outside_get(), the folio's now.
  */
 struct folio *folio_init(struct cache *cache, uint32_t frame, unsigned pages, unsigned refs, uint32_t mapping,
-	uint64_t unit, uint32_t len);
+	uint64_t unit, uint32_t len, uint32_t outside);
 /* All that the last reference did: frees the memory, or parks it for the last unpin. */
 void folio_release(struct cache *cache, struct folio *folio);
+/* Sleeps while the folio in this frame is locked, whichever it is by now; perhaps not so long. No reference is needed. */
+void folio_wait_unlocked(struct folio *folio);
 void page_wait_writeback(struct folio *page);
 void page_end_writeback(struct folio *page);
 
@@ -200,9 +229,10 @@ void page_end_writeback(struct folio *page);
 struct folio *mapping_find(const struct cache_mapping *mapping, uint64_t unit);
 /*
  * Puts a new folio (locked, with one reference for the mapping beside the caller's) in; or, if there is one meanwhile,
- * references that and returns it: one critical section. NULL: inserted.
+ * references that: *ret_there, else NULL. One critical section. -EAGAIN: the mapping has moved since the folio was made; neither.
+ * Sleeps.
  */
-struct folio *mapping_insert(struct cache_mapping *mapping, struct folio *folio, unsigned *nodes);
+int mapping_insert(struct cache_mapping *mapping, struct folio *folio, unsigned *nodes, struct folio **ret_there);
 /* Sets the size, unless the unit is there and that matters (`unless`): then false. One critical section. */
 bool mapping_grow_absent(struct cache_mapping *mapping, uint64_t unit, bool unless, uint64_t size);
 /* A locked, attached folio is about to be read once more: see mapping_publish(). */
@@ -224,8 +254,10 @@ void mapping_remove(struct cache_mapping *mapping, struct folio *folio);
  * the caller's to free. False: somebody has got one meanwhile, nothing was done.
  */
 bool mapping_evict(struct cache_mapping *mapping, struct folio *folio);
-/* The next folio from *unit on with a reference, and *unit its place; NULL: no more. */
+/* The next folio from *unit on with a reference, and *unit its place; NULL: no more. Sleeps. */
 struct folio *mapping_next(struct cache_mapping *mapping, uint64_t *unit, bool dirty);
+/* The same, of those that lie elsewhere than new ones do. */
+struct folio *mapping_next_old(struct cache_mapping *mapping, uint64_t *unit);
 /* Says that n pages of a folio became dirty, or -n clean; after their state says so. */
 void mapping_account_dirty(struct cache_mapping *mapping, struct folio *folio, int n);
 /* Makes a page of an attached folio dirty again, which it was. False: it is dirty. No lock of the folio is needed. */
@@ -240,11 +272,31 @@ void mapping_mkclean(struct cache_mapping *mapping, uint64_t page, unsigned coun
 void mapping_zap(struct cache_mapping *mapping, uint64_t page, uint64_t count);
 unsigned mapping_unit_bytes(struct cache_mapping *mapping, uint64_t unit, int *ret_error);
 
+/* ---- outside.c ---- */
+
+/* Where a new folio has its bytes, up to page `end` of the file; until outside_put(), if it isn't 0. -EFBIG. */
+int outside_get(struct cache_mapping *mapping, uint64_t end, uint32_t *ret);
+void outside_put(struct cache *cache, uint32_t outside);
+/* One of them is parked now (1), or about to be freed (-1). */
+void outside_park(struct cache *cache, uint32_t outside, int n);
+/* The mapping has it no more: the last folio frees it. */
+void outside_leave(struct cache *cache, uint32_t outside);
+/* Lie its bytes where others may store at any time? */
+bool outside_untrusted(const struct cache *cache, const struct folio *folio);
+/*
+ * The bytes of a folio that leaves the mapping go, before another one can take its place in the index, and so in memory.
+ * Folio locked, or frozen and locked.
+ */
+void outside_clear(struct cache_mapping *mapping, const struct folio *folio);
+
 /* ---- memory.c ---- */
 
-/* The first of `count` frames, for a unit of up to 2^order. wait: sleep until there are some; else FRAME_NONE. */
-uint32_t memory_alloc(struct cache *cache, unsigned count, unsigned order, bool wait);
-void memory_free(struct cache *cache, uint32_t frame, unsigned count);
+/*
+ * The first of `count` frames, for a unit of up to 2^order; outside: their memory isn't used. wait: sleep until there are
+ * some; else FRAME_NONE.
+ */
+uint32_t memory_alloc(struct cache *cache, unsigned count, unsigned order, bool outside, bool wait);
+void memory_free(struct cache *cache, uint32_t frame, unsigned count, bool outside);
 /* After something became evictable or free. Called without locks that don't sleep. */
 void memory_event(struct cache *cache);
 

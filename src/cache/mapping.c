@@ -169,6 +169,8 @@ void cache_mapping_free(struct cache_mapping *m)
 	dirty_unlink(c, m);
 	c->mappings[m->number] = NULL;
 	mutex_unlock(&c->mappings_lock);
+	outside_leave(c, a32_read(&m->outside));
+	outside_leave(c, m->outside_old);
 	mutex_destroy(&m->stream_lock);
 	mutex_destroy(&m->rmap_lock);
 	mutex_destroy(&m->lock);
@@ -247,37 +249,65 @@ struct folio *mapping_find(const struct cache_mapping *m, uint64_t unit)
 	}
 }
 
-struct folio *mapping_insert(struct cache_mapping *m, struct folio *f, unsigned *nodes)
+/*
+ * The folio of an entry of the index, with a reference. False: it is frozen, and its bytes are on their way out of memory that it has
+ * outside (mapping_evict()); the lock is dropped, and taken again when that may be over: look again.
+ */
+static bool entry_get_locked(struct cache_mapping *m, uint32_t frame, struct folio **ret)
+{
+	struct folio *f = folio_at(m->cache, frame);
+
+	/* The mapping's own reference keeps all others while we hold the lock. */
+	if (folio_try_get(f)) {
+		*ret = f;
+		return true;
+	}
+	mutex_unlock(&m->lock);
+	folio_wait_unlocked(f);
+	mutex_lock(&m->lock);
+	return false;
+}
+
+int mapping_insert(struct cache_mapping *m, struct folio *f, unsigned *nodes, struct folio **ret_there)
 {
 	struct cache *c = m->cache;
 	struct folio *there = NULL;
 	uint32_t frame;
+	int r = 0;
 
 	mutex_lock(&m->lock);
-	frame = index_find(&c->nodes, &m->index, f->unit);
-	if (frame == FRAME_NONE) {
+	do {
+		frame = index_find(&c->nodes, &m->index, f->unit);
+	} while (frame != FRAME_NONE && !entry_get_locked(m, frame, &there));
+	if (frame == FRAME_NONE && f->outside != a32_read(&m->outside)) {
+		r = -EAGAIN;
+	} else if (frame == FRAME_NONE) {
 		f->cuts = m->cuts - m->cutting;
 		index_insert_locked(&c->nodes, &m->index, f->unit, folio_no(c, f), nodes);
 		m->folios++;
-	} else {
-		/* The mapping's own reference keeps it while we hold the lock. */
-		there = folio_at(c, frame);
-		folio_get(there);
 	}
 	mutex_unlock(&m->lock);
-	return there;
+	if (r == 0)
+		*ret_there = there;
+	return r;
 }
 
 bool mapping_grow_absent(struct cache_mapping *m, uint64_t unit, bool unless, uint64_t size)
 {
-	bool absent;
+	struct cache *c = m->cache;
+	struct folio *there = NULL;
+	uint32_t frame = FRAME_NONE;
 
 	mutex_lock(&m->lock);
-	absent = !unless || index_find(&m->cache->nodes, &m->index, unit) == FRAME_NONE;
-	if (absent)
+	do {
+		frame = unless ? index_find(&c->nodes, &m->index, unit) : FRAME_NONE;
+	} while (frame != FRAME_NONE && !entry_get_locked(m, frame, &there));
+	if (frame == FRAME_NONE)
 		a64_set_release(&m->size, size);
 	mutex_unlock(&m->lock);
-	return absent;
+	if (there)
+		folio_put(c, there);
+	return frame == FRAME_NONE;
 }
 
 /* ---- pages that leave while others are being read ---- */
@@ -354,6 +384,7 @@ void mapping_remove(struct cache_mapping *m, struct folio *f)
 	assert(folio_attached(f, m));
 	for (unsigned i = 0; i < f->pages; i++)
 		dirty += !!(a32_fetch_and(&f[i].state, ~(uint32_t)PAGE_DIRTY) & PAGE_DIRTY);
+	outside_clear(m, f);
 	mutex_lock(&m->lock);
 	index_remove_locked(&c->nodes, &m->index, f->unit);
 	m->folios--;
@@ -371,6 +402,12 @@ bool mapping_evict(struct cache_mapping *m, struct folio *f)
 
 	mutex_lock(&m->lock);
 	frozen = folio_freeze(f, 2);
+	if (frozen && f->outside) {
+		/* Whoever wants the unit waits for our lock on the folio. */
+		mutex_unlock(&m->lock);
+		outside_clear(m, f);
+		mutex_lock(&m->lock);
+	}
 	if (frozen) {
 		index_remove_locked(&m->cache->nodes, &m->index, f->unit);
 		m->folios--;
@@ -390,12 +427,31 @@ struct folio *mapping_next(struct cache_mapping *m, uint64_t *unit, bool dirty)
 	uint32_t frame;
 
 	mutex_lock(&m->lock);
-	frame = index_next_locked(&c->nodes, &m->index, unit, dirty);
-	if (frame != FRAME_NONE) {
-		f = folio_at(c, frame);
-		folio_get(f);
-	}
+	do {
+		frame = index_next_locked(&c->nodes, &m->index, unit, dirty);
+	} while (frame != FRAME_NONE && !entry_get_locked(m, frame, &f));
 	mutex_unlock(&m->lock);
+	return f;
+}
+
+struct folio *mapping_next_old(struct cache_mapping *m, uint64_t *unit)
+{
+	struct folio *f = NULL;
+	bool end = false;
+
+	while (!end && !f) {
+		uint32_t frame;
+
+		mutex_lock(&m->lock);
+		frame = index_next_locked(&m->cache->nodes, &m->index, unit, false);
+		end = frame == FRAME_NONE;
+		/* Those that have come since are left alone: not even a reference. */
+		if (!end && folio_at(m->cache, frame)->outside == a32_read(&m->outside))
+			end = ++*unit == 0;
+		else if (!end)
+			entry_get_locked(m, frame, &f);
+		mutex_unlock(&m->lock);
+	}
 	return f;
 }
 

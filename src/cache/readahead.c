@@ -76,7 +76,7 @@ static int unit_claim(struct cache_mapping *m, uint64_t unit, bool mark, struct 
 	a32_fetch_or(&f->flags, FOLIO_AHEAD | (mark ? (uint32_t)FOLIO_MARKER : 0));
 	r = index_reserve(&c->nodes, &nodes);
 	if (r == 0) {
-		there = mapping_insert(m, f, &nodes);
+		r = mapping_insert(m, f, &nodes, &there);
 		index_unreserve(&c->nodes, nodes);
 	}
 	if (r == 0 && !there) {

@@ -248,7 +248,7 @@ static void batch_add(struct batch *b, struct folio *f, struct folio *page, uint
 		a32_fetch_add(&b->m->writers, 1);
 	folio_get(f);
 	b->pages[b->count] = (struct batch_page){no, page, copy};
-	b->data[b->count] = copy ? copy : arena_address(&c->arena, folio_no(c, page));
+	b->data[b->count] = copy ? copy : page_data(c, f, page);
 	b->count++;
 }
 
@@ -263,7 +263,7 @@ static int page_begin(struct batch *b, struct folio *f, struct folio *page, uint
 	bool keep = pins_writing(a64_read_acquire(&page->pins)) > 0;
 	uint8_t *copy = NULL;
 
-	if ((keep || m->flags & CACHE_MAPPING_UNTRUSTED) && !variant(bounce_too_late)) {
+	if ((keep || m->flags & CACHE_MAPPING_UNTRUSTED || outside_untrusted(c, f)) && !variant(bounce_too_late)) {
 		copy = mem_alloc(CACHE_PAGE_SIZE);
 		if (!copy)
 			return -ENOMEM;
@@ -287,7 +287,7 @@ static int page_begin(struct batch *b, struct folio *f, struct folio *page, uint
 	}
 	a32_fetch_or(&page->state, PAGE_WRITEBACK | (copy ? (uint32_t)PAGE_BOUNCED : 0));
 	if (copy)
-		sync_copy_torn(copy, arena_address(&c->arena, folio_no(c, page)), CACHE_PAGE_SIZE);
+		sync_copy_torn(copy, page_data(c, f, page), CACHE_PAGE_SIZE);
 	batch_add(b, f, page, no, copy);
 	return !keep;
 }

@@ -47,6 +47,11 @@ static void word_store(void *p, uint64_t value)
 }
 #endif
 
+void *soft_mmu_context(const struct soft_mmu *m)
+{
+	return m->o.context;
+}
+
 void soft_mmu_free(struct soft_mmu *m)
 {
 	mem_free(m);
@@ -94,9 +99,15 @@ static void each(struct mm *mm, uint64_t addr, unsigned pages, uint64_t keep)
 	uint64_t from = MAX(addr, m->o.base), bytes = (uint64_t)pages << CACHE_PAGE_SHIFT;
 	uint64_t end = MIN(addr + bytes < addr ? UINT64_MAX : addr + bytes, m->o.base + ((uint64_t)m->o.pages << CACHE_PAGE_SHIFT));
 
-	for (uint64_t at = from; at < end; at += CACHE_PAGE_SIZE)
-		if (a64_read(translation(mm, at)) & TRANSLATION & ~keep)
-			change(translation(mm, at), keep, 0);
+	for (uint64_t at = from; at < end; at += CACHE_PAGE_SIZE) {
+		struct a64 *t = translation(mm, at);
+
+		if (a64_read(t) & TRANSLATION & ~keep)
+			change(t, keep, 0);
+		else
+			/* Taken away by another, who may be waiting still: so do we. */
+			shootdown(t);
+	}
 }
 
 static void soft_protect(struct mm *mm, uint64_t addr, unsigned pages)

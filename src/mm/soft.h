@@ -27,6 +27,8 @@ struct soft_options {
 };
 /* 0 or -ENOMEM. */
 int soft_mmu_new(const struct soft_options *options, struct soft_mmu **ret);
+/* That of the options. */
+void *soft_mmu_context(const struct soft_mmu *mmu);
 /* After mm_free(). */
 void soft_mmu_free(struct soft_mmu *mmu);
 

@@ -39,14 +39,14 @@ static int fill_other(struct vfs *v, const struct vfs_inode *inode, const struct
 static int fill_run(struct vfs *v, uint64_t ino, uint64_t page, unsigned count, struct cache_fill *fills, unsigned *ret_n)
 {
 	struct vfs_inode inode;
-	struct delta_extent e;
+	struct delta_extent e = {.kind = DELTA_NOTHING, .page = page, .pages = UINT64_MAX - page};
 	uint8_t *data[64];
 	unsigned n;
 	int r;
 
 	vfs_lock(v);
 	r = inode_load(v, ino, &inode);
-	if (r == 0)
+	if (r == 0 && v->delta)
 		r = delta_extent_get(v->delta, ino, page, &e);
 	vfs_unlock(v);
 	if (r < 0)
@@ -99,7 +99,7 @@ static void promise(struct vfs_node *n, int64_t pages)
 static int node_mkwrite(void *owner, uint64_t page, unsigned count)
 {
 	struct vfs_node *n = owner;
-	int r = delta_reserve(n->vfs->delta, count);
+	int r = vfs_writable(n->vfs) ? delta_reserve(n->vfs->delta, count) : -EROFS;
 
 	if (r == 0)
 		promise(n, count);

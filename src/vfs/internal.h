@@ -6,6 +6,7 @@
 #include <assert.h>
 
 #include "base/log.h"
+#include "base/mem.h"
 #include "base/sync.h"
 #include "delta/delta.h"
 #include "vfs/vfs.h"
@@ -31,6 +32,8 @@ struct vfs_node {
 	int cut_error;	 /* lock: what went wrong while pages left it */
 	uint8_t *tail;	 /* lock: the last page as it will be, for `cut` */
 	uint64_t tail_reserved;
+	struct mem_region memory; /* lock: where its pages lie while it is shared (shared.c); else all zeroes, or a rest of that */
+	unsigned shares;	  /* lock */
 	struct vfs_share *share; /* lock: what `cut` puts in the place of what leaves */
 	struct vfs_node *next;		/* in its bucket */
 	struct vfs_node *newer, *older; /* among those that nobody uses */
@@ -158,6 +161,10 @@ int node_destroy(struct vfs *vfs, uint64_t ino);
 void times_stored(struct vfs_node *node, const struct delta_inode *inode);
 /* It has not, after all. */
 void times_not_stored(struct vfs_node *node, const struct delta_inode *inode);
+/* One who had it open (write: for writing) has it no more: a user less. Without a name, and with nobody else, it goes. */
+void node_closed(struct vfs_node *node, bool write);
+/* shared.c: the memfd of a file that nobody shares any more goes, if its pages can. */
+void node_room_end(struct vfs_node *node);
 /* Writes what is dirty of it, content and times. */
 int node_sync(struct vfs_node *node, struct cache_errseq *seen);
 

@@ -212,7 +212,9 @@ static void unlink_locked(struct vfs_node *n)
 
 static void node_free(struct vfs_node *n)
 {
+	assert(!n->shares);
 	cache_mapping_free(n->mapping);
+	mem_region_free(&n->memory);
 	mutex_destroy(&n->lock);
 	free(n);
 }
@@ -224,8 +226,8 @@ void node_put(struct vfs_node *n)
 
 	mutex_lock(&v->nodes_lock);
 	if (--n->users == 0) {
-		/* One that has no pages has nothing to keep. */
-		gone = !n->mapping && !n->mtime_dirty && !n->atime_dirty;
+		/* One that has no pages has nothing to keep. Without a delta there are none but to be shared, and no janitor. */
+		gone = (!n->mapping || !v->delta) && !n->mtime_dirty && !n->atime_dirty;
 		if (gone)
 			unlink_locked(n);
 		else
@@ -405,6 +407,7 @@ static void janitor_round(struct vfs *v)
 		/* Errors are kept for who opens it again (errseq); what could not be written stays. */
 		if (node_dirty(n) && n->mapping)
 			cache_sync(n->mapping, 0, UINT64_MAX, NULL);
+		node_room_end(n);
 		nodes[count++] = n;
 		if (count == TIMES_MOST)
 			janitor_put_all(v, nodes, &count);
@@ -788,20 +791,25 @@ int vfs_next_writer(struct vfs *v, uint64_t ino, uint64_t *ret)
 	return 0;
 }
 
-void vfs_release(struct vfs *v, struct vfs_file *f)
+void node_closed(struct vfs_node *n, bool write)
 {
-	struct vfs_node *n = f->node;
+	struct vfs *v = n->vfs;
 	uint64_t ino = n->ino;
 	bool last;
 
 	mutex_lock(&v->nodes_lock);
 	last = --n->opens == 0;
-	n->writers -= (f->flags & O_ACCMODE) != O_RDONLY;
+	n->writers -= write;
 	mutex_unlock(&v->nodes_lock);
 	node_put(n);
-	free(f);
 	if (last && v->delta && is_orphan(v, ino))
 		destroy_unwanted(v, ino);
+}
+
+void vfs_release(struct vfs *v, struct vfs_file *f)
+{
+	node_closed(f->node, (f->flags & O_ACCMODE) != O_RDONLY);
+	free(f);
 }
 
 int vfs_fsync(struct vfs *v, uint64_t ino, struct vfs_file *f, bool data_only)

@@ -311,6 +311,11 @@ void vfs_cache_stats(struct vfs *v, struct cache_stats *ret)
 	cache_get_stats(v->cache, ret);
 }
 
+struct cache *vfs_cache(struct vfs *v)
+{
+	return v->cache;
+}
+
 struct trace *vfs_trace(struct vfs *v)
 {
 	return cache_trace(v->cache);

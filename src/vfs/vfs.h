@@ -86,6 +86,7 @@ void vfs_free(struct vfs *vfs);
 const struct image_info *vfs_image_info(const struct vfs *vfs);
 struct io_file *vfs_io(const struct vfs *vfs);
 void vfs_cache_stats(struct vfs *vfs, struct cache_stats *ret);
+struct cache *vfs_cache(struct vfs *vfs);
 /* What its cache does, if it is switched on. */
 struct trace *vfs_trace(struct vfs *vfs);
 
@@ -162,6 +163,25 @@ int vfs_read_begin(struct vfs *vfs, uint64_t ino, uint64_t offset, size_t len, s
 void vfs_accessed(struct vfs *vfs, uint64_t ino);
 /* kept: the reader keeps the bytes (the kernel's page cache); blocks that were read to their end may go first. */
 void vfs_read_end(struct vfs *vfs, struct vfs_read *read, bool kept);
+
+/* ---- files that other processes map ---- */
+
+/* A file whose pages lie in a memfd, at their places; until vfs_unshare(). */
+struct vfs_shared {
+	struct vfs_node *node; /* private */
+	struct cache_mapping *mapping;
+	int memfd;	       /* the file's, not to be closed; its size can't be changed by who gets it */
+	uint64_t pages;	       /* that it has room for: the file can't grow beyond them meanwhile (-EFBIG) */
+	unsigned reserve;      /* units that who faults on a page reserves: cache_reserve() */
+};
+/*
+ * Also of read-only mounts, whose files refuse stores (-EROFS). -EINVAL, -EISDIR: no regular file. -EOPNOTSUPP: no memfd can be made
+ * so large (RLIMIT_FSIZE). -EBUSY: pages are pinned where they lie now. -EIO, …: what is dirty can't be written.
+ */
+int vfs_share(struct vfs *vfs, uint64_t ino, struct vfs_shared *ret);
+/* Nothing maps it through this one any more. All zeroes is allowed. */
+void vfs_unshare(struct vfs *vfs, struct vfs_shared *shared);
+bool vfs_is_shared(struct vfs *vfs, uint64_t ino);
 
 /* ---- writable mounts; on others all of it is -EROFS ---- */
 

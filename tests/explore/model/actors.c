@@ -405,6 +405,25 @@ const struct actor private_actors[] = {
 };
 const unsigned private_actor_count = ARRAY_SIZE(private_actors);
 
+static void move_out(struct world *w)
+{
+	world_move(w, true);
+}
+
+static void move_out_and_back(struct world *w)
+{
+	world_move(w, true);
+	world_read(w, 1);
+	world_move(w, false);
+}
+
+/* One moves it at a time: they are in no scenario together. */
+const struct actor moving_actors[] = {
+	{"move", move_out, false, false, false, "R4"},
+	{"move-back", move_out_and_back, false, false, false, "R4"},
+};
+const unsigned moving_actor_count = ARRAY_SIZE(moving_actors);
+
 const struct actor page_actors[] = {
 	{"page-write", page_write, false, false, false, "R1 R2 R13"},
 	{"page-write-other", page_write_other, false, false, false, "R1 R2 R13"},
@@ -419,6 +438,9 @@ const struct actor *actor_find(const char *name)
 	for (unsigned i = 0; i < private_actor_count; i++)
 		if (!strcmp(private_actors[i].name, name))
 			return &private_actors[i];
+	for (unsigned i = 0; i < moving_actor_count; i++)
+		if (!strcmp(moving_actors[i].name, name))
+			return &moving_actors[i];
 	for (unsigned i = 0; i < page_actor_count; i++)
 		if (!strcmp(page_actors[i].name, name))
 			return &page_actors[i];

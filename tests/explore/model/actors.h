@@ -25,6 +25,9 @@ extern const unsigned page_actor_count;
 /* On private memory, and on memory as such. */
 extern const struct actor private_actors[];
 extern const unsigned private_actor_count;
+/* The file's pages move out of the arena, and back. */
+extern const struct actor moving_actors[];
+extern const unsigned moving_actor_count;
 /* By name; ends the program if there is none. */
 const struct actor *actor_find(const char *name);
 

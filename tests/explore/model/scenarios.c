@@ -334,6 +334,53 @@ static void add_private(struct list *l)
 	}
 }
 
+/* Has it to do with the file's pages in the cache, as its only address space maps them? */
+static bool in_the_cache(const struct actor *a)
+{
+	return !a->xip && !a->child && !a->space;
+}
+
+/* Takes the process's own translations away: what the back end of a process that maps memory outside is not asked for. */
+static bool unmaps(const struct actor *a)
+{
+	return a == actor_find("munmap") || a == actor_find("mremap");
+}
+
+/* The file's pages lie in memory of its own, and come back to the same place; whoever maps them keeps his loads until it is cleared. */
+static void add_outside(struct list *l)
+{
+	for (unsigned i = 0; i < actor_count; i++) {
+		for (unsigned k = i; k < actor_count + page_actor_count; k++) {
+			const struct actor *who[] = {&actors[i], k < actor_count ? &actors[k] : &page_actors[k - actor_count]};
+
+			if (!in_the_cache(who[0]) || !in_the_cache(who[1]) || unmaps(who[0]) || unmaps(who[1]))
+				continue;
+			for (enum start start = COLD; start <= DIRTY; start++) {
+				struct scenario *s;
+
+				if (start == CLEAN)
+					continue;
+				s = scenario_new("outside:", who, 2, start);
+				s->options.outside = true;
+				s->program.bound = 2;
+				list_add(l, s);
+			}
+		}
+	}
+	for (unsigned n = 0; n < moving_actor_count; n++) {
+		for (unsigned k = 0; k < actor_count; k++) {
+			const struct actor *who[] = {&moving_actors[n], &actors[k]};
+
+			for (enum start start = COLD; in_the_cache(who[1]) && start <= DIRTY; start++) {
+				struct scenario *s = scenario_new("outside:", who, 2, start);
+
+				s->program.bound = 2;
+				list_add(l, s);
+			}
+		}
+	}
+}
+
 /* Too many orders to try them all: for random runs. */
 static void add_fours(struct list *l)
 {
@@ -414,6 +461,7 @@ void scenarios_rules(struct list *l)
 	add_units(l);
 	add_around(l);
 	add_private(l);
+	add_outside(l);
 	add_fours(l);
 }
 

@@ -269,10 +269,38 @@ static void world_protect(struct mm *mm, uint64_t addr, unsigned pages)
 	soft_mmu_ops.protect(mm, addr, pages);
 }
 
+/*
+ * As with userfaultfd: from a process that maps memory outside only the right to store can be taken. Loads go on until that memory
+ * is cleared.
+ */
 static void world_zap(struct mm *mm, uint64_t addr, unsigned pages)
 {
-	soft_mmu_ops.zap(mm, addr, pages);
+	const struct observer *o = soft_mmu_context(mm_context(mm));
+
+	if (o->w->outside && addr < COPY_AT)
+		soft_mmu_ops.protect(mm, addr, pages);
+	else
+		soft_mmu_ops.zap(mm, addr, pages);
 }
+
+/* ---- memory outside the arena ---- */
+
+/* A hole in a memfd. What a device has pinned is its own from now on: see world_dma(). */
+static void world_clear(void *context, uint64_t page, unsigned count)
+{
+	struct world *w = context;
+
+	explore_point("clears the memory");
+	explore_note("clears %u pages from %ju", count, (uintmax_t)page);
+	for (unsigned s = 0; s < SPACES; s++) {
+		if (!w->mm[s])
+			continue;
+		soft_mmu_ops.zap(w->mm[s], SHARED_AT + page * PAGE, count);
+		soft_mmu_ops.zap(w->mm[s], MOVED_AT + page * PAGE, count);
+	}
+	memset(w->memory[page], 0, count * PAGE);
+}
+
 
 static const struct mmu_ops world_mmu = {.install = world_install, .protect = world_protect, .zap = world_zap};
 
@@ -329,6 +357,9 @@ void world_begin(struct world *w, const struct world_options *o)
 			&xip) == 0 &&
 		mm_map(w->mm[0], ANON_AT, PAGE, VM_READ | VM_WRITE, NULL, 0, NULL) == 0, "no memory");
 	w->anon_mapped[0] = true;
+	w->outside = o->outside;
+	if (w->outside)
+		world_move(w, true);
 	for (unsigned p = 0; o->populate && p < PAGES; p += w->unit / PAGE) {
 		explore_check(cache_get(w->file, p * PAGE / w->unit, &ref) == 0, "can't read");
 		cache_put(w->file, &ref, CACHE_KEEP);
@@ -389,6 +420,7 @@ void world_end(struct world *w)
 			explore_check(world_load(w, s, ANON_AT) == 0, "a private page is gone");
 		mm_free(w->mm[s]);
 		soft_mmu_free(w->mmu[s]);
+		w->mm[s] = NULL;
 	}
 	for (unsigned i = 0; i < FRAMES; i++)
 		if (w->ballast[i])
@@ -435,6 +467,14 @@ int world_store(struct world *w, unsigned space, uint64_t addr)
 	return over(w, soft_store(w->mm[space], addr, world_value(w)));
 }
 
+/* Was the page cleared since it was pinned? Then its folio has left the file, and nothing is in its place. */
+static bool is_cleared(const struct world *w, uint32_t frame)
+{
+	const struct folio *f = frame_folio(w->cache, frame);
+
+	return f->outside && !folio_attached(f, w->file);
+}
+
 int world_dma(struct world *w, unsigned space, uint64_t addr, unsigned flags, unsigned stores)
 {
 	struct page_model *p = model_of(w, space, addr);
@@ -453,6 +493,9 @@ int world_dma(struct world *w, unsigned space, uint64_t addr, unsigned flags, un
 		uint64_t v = world_value(w);
 
 		explore_point("the device stores");
+		/* What was cleared is its own; the place in memory may be another page's by now. */
+		if (is_cleared(w, frame))
+			continue;
 		explore_note("stores %ju", (uintmax_t)v);
 		soft_dma_store(w->cache, frame, (unsigned)(addr % PAGE), v);
 		if (p->generation == generation && !leaving)
@@ -481,6 +524,10 @@ int world_dma_load(struct world *w, unsigned space, uint64_t addr, bool store)
 	if (store)
 		world_store(w, space, addr);
 	explore_point("the device loads");
+	if (is_cleared(w, frame)) {
+		mm_unpin(w->mm[space], &frame, 1, 0);
+		return 0;
+	}
 	v = soft_dma_load(w->cache, frame, (unsigned)(addr % PAGE));
 	explore_note("loads %ju", (uintmax_t)v);
 	if (!leaving && p->generation == generation)
@@ -626,6 +673,15 @@ void world_punch(struct world *w, unsigned page)
 	cache_punch(w->file, page, 1);
 	page_left(w, &w->file_pages[page]);
 	mutex_unlock(&w->inode);
+}
+
+void world_move(struct world *w, bool outside)
+{
+	struct cache_outside o = {.base = (uint8_t *)w->memory, .pages = PAGES, .clear = world_clear, .context = w};
+	int r = over(w, cache_mapping_move(w->file, outside ? &o : NULL));
+
+	explore_check(r == 0 || r == -EBUSY || r == -ENOMEM || (r == -EIO && w->owner.writes_failed) || (r == -ENOSPC && w->owner.refused),
+		"moving the file fails with %d", r);
 }
 
 void world_fork(struct world *w)

@@ -82,6 +82,8 @@ struct world {
 	struct mutex inode; /* writes and changes of the size */
 	struct mutex guard; /* of what actors share for themselves */
 	uint64_t image[PAGES][WORDS]; /* what lies in place */
+	uint64_t memory[PAGES][WORDS]; /* outside the arena: what a memfd has */
+	bool outside;		      /* that is where the file's pages are mapped from */
 
 	uint32_t now; /* events */
 	uint64_t stored; /* values given out */
@@ -103,6 +105,7 @@ struct world_options {
 	bool child;	   /* there is a child that has touched nothing so far */
 	bool around;	   /* faults map neighbours, too */
 	bool one_unit;	   /* the file's pages are one unit of the cache */
+	bool outside;	   /* the file's pages lie in memory outside the arena */
 	bool shared_once;  /* the private page was shared with a child that is gone */
 	bool tight;	   /* all frames but `spare` are taken, also by this */
 	unsigned spare;
@@ -137,6 +140,8 @@ void world_open(struct world *w, struct world_file *ret);
 void world_sync_file(struct world *w, struct world_file *file);
 void world_truncate(struct world *w, unsigned pages);
 void world_punch(struct world *w, unsigned page);
+/* Moves the file's pages out of the arena, or back. */
+void world_move(struct world *w, bool outside);
 void world_fork(struct world *w);
 
 #endif
