@@ -19,6 +19,7 @@
 	X(INODE,	true,	true,	"content and size of a file (src/vfs); nests in ascending order of numbers")                       \
 	X(FOLIO,	true,	true,	"a folio's pages: who reads, cleans or removes them; nests in ascending order") \
 	X(RMAP,		true,	false,	"the list of address ranges that map a file (src/cache)")        \
+	X(PROCESS,	true,	false,	"what a process has mapped (src/mm/uffd.c)")                     \
 	X(CHECKPOINT,	true,	false,	"who makes a checkpoint (src/delta)")                            \
 	X(DELTA,	true,	false,	"the items of a delta, its log and its space (src/delta)")       \
 	X(FLUSH,	false,	false,	"who flushes a delta, and who waits for that (src/delta)")       \
