@@ -65,7 +65,7 @@ run_meson() {
 # What the explorer has seen, from meson's log: all scenarios on the real rules, and each design that must not hold.
 show_explored() {
 	[ -e "$1" ] && awk '
-		/^test: / { rules = /explore (twos|threes)/ }
+		/^test: / { rules = /explore (twos|threes|failures|units|processes)/ }
 		/ scenarios, [0-9]+ failed: / && rules {
 			n += $1; schedules += $5; states += $7; violations += $12
 		}

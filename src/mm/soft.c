@@ -57,9 +57,8 @@ void soft_mmu_free(struct soft_mmu *m)
 	mem_free(m);
 }
 
-static struct a64 *translation(const struct mm *mm, uint64_t addr)
+static struct a64 *translation(struct soft_mmu *m, uint64_t addr)
 {
-	struct soft_mmu *m = mm_context(mm);
 	uint64_t no = (addr - m->o.base) >> CACHE_PAGE_SHIFT;
 
 	assert(addr >= m->o.base && no < m->o.pages);
@@ -83,24 +82,28 @@ static void change(struct a64 *t, uint64_t keep, uint64_t add)
 		shootdown(t);
 }
 
-static int soft_install(struct mm *mm, uint64_t addr, struct mmu_page page, bool writable)
+void soft_mmu_install(struct soft_mmu *m, uint64_t addr, struct mmu_page page, bool writable)
 {
 	uint64_t new = page.frame == FRAME_NONE ? pte_make(page.xip, PTE_XIP) : pte_make(page.frame, 0);
-	struct a64 *t = translation(mm, addr);
+	struct a64 *t = translation(m, addr);
 
 	change(t, a64_read(t) & TRANSLATION & new & ~(uint64_t)PTE_WRITE, new | (writable ? (unsigned)PTE_WRITE : 0));
+}
+
+static int soft_install(struct mm *mm, uint64_t addr, struct mmu_page page, bool writable)
+{
+	soft_mmu_install(mm_context(mm), addr, page, writable);
 	return 0;
 }
 
 /* Only what lies in the window can have a translation. */
-static void each(struct mm *mm, uint64_t addr, unsigned pages, uint64_t keep)
+static void each(struct soft_mmu *m, uint64_t addr, uint64_t pages, uint64_t keep)
 {
-	struct soft_mmu *m = mm_context(mm);
-	uint64_t from = MAX(addr, m->o.base), bytes = (uint64_t)pages << CACHE_PAGE_SHIFT;
+	uint64_t from = MAX(addr, m->o.base), bytes = pages << CACHE_PAGE_SHIFT;
 	uint64_t end = MIN(addr + bytes < addr ? UINT64_MAX : addr + bytes, m->o.base + ((uint64_t)m->o.pages << CACHE_PAGE_SHIFT));
 
 	for (uint64_t at = from; at < end; at += CACHE_PAGE_SIZE) {
-		struct a64 *t = translation(mm, at);
+		struct a64 *t = translation(m, at);
 
 		if (a64_read(t) & TRANSLATION & ~keep)
 			change(t, keep, 0);
@@ -110,23 +113,39 @@ static void each(struct mm *mm, uint64_t addr, unsigned pages, uint64_t keep)
 	}
 }
 
+void soft_mmu_protect(struct soft_mmu *m, uint64_t addr, uint64_t pages)
+{
+	each(m, addr, pages, TRANSLATION & ~(uint64_t)PTE_WRITE);
+}
+
+void soft_mmu_zap(struct soft_mmu *m, uint64_t addr, uint64_t pages)
+{
+	each(m, addr, pages, 0);
+}
+
+bool soft_mmu_allows(struct soft_mmu *m, uint64_t addr, bool write)
+{
+	uint64_t need = PTE_PRESENT | (write ? (unsigned)PTE_WRITE : 0);
+
+	return (a64_read(translation(m, addr)) & need) == need;
+}
+
 static void soft_protect(struct mm *mm, uint64_t addr, unsigned pages)
 {
-	each(mm, addr, pages, TRANSLATION & ~(uint64_t)PTE_WRITE);
+	soft_mmu_protect(mm_context(mm), addr, pages);
 }
 
 static void soft_zap(struct mm *mm, uint64_t addr, unsigned pages)
 {
-	each(mm, addr, pages, 0);
+	soft_mmu_zap(mm_context(mm), addr, pages);
 }
 
 const struct mmu_ops soft_mmu_ops = {.install = soft_install, .protect = soft_protect, .zap = soft_zap};
 
 /* The word at addr, with the translation in use; or NULL, and *ret_error. */
-static void *access_begin(struct mm *mm, uint64_t addr, bool write, int *ret_error)
+static void *access_begin(struct soft_mmu *m, struct mm *mm, uint64_t addr, bool write, int *ret_error)
 {
-	const struct soft_mmu *m = mm_context(mm);
-	struct a64 *t = translation(mm, addr);
+	struct a64 *t = translation(m, addr);
 	unsigned need = PTE_PRESENT | (write ? (unsigned)PTE_WRITE : 0);
 
 	assert(addr % 8 == 0);
@@ -154,37 +173,45 @@ static void *access_begin(struct mm *mm, uint64_t addr, bool write, int *ret_err
 	}
 }
 
-static void access_end(struct mm *mm, uint64_t addr, bool write, uint64_t value)
+static void access_end(struct soft_mmu *m, uint64_t addr, bool write, uint64_t value)
 {
-	const struct soft_mmu *m = mm_context(mm);
-
 	if (m->o.observe)
 		m->o.observe(m->o.context, addr, write, value);
-	a64_fetch_add(translation(mm, addr), 0 - USER);
+	a64_fetch_add(translation(m, addr), 0 - USER);
 }
 
-int soft_load(struct mm *mm, uint64_t addr, uint64_t *ret)
+int soft_mmu_load(struct soft_mmu *m, struct mm *mm, uint64_t addr, uint64_t *ret)
 {
 	int r = 0;
-	const void *word = access_begin(mm, addr, false, &r);
+	const void *word = access_begin(m, mm, addr, false, &r);
 
 	if (!word)
 		return r;
 	*ret = word_load(word);
-	access_end(mm, addr, false, *ret);
+	access_end(m, addr, false, *ret);
 	return 0;
 }
 
-int soft_store(struct mm *mm, uint64_t addr, uint64_t value)
+int soft_mmu_store(struct soft_mmu *m, struct mm *mm, uint64_t addr, uint64_t value)
 {
 	int r = 0;
-	void *word = access_begin(mm, addr, true, &r);
+	void *word = access_begin(m, mm, addr, true, &r);
 
 	if (!word)
 		return r;
 	word_store(word, value);
-	access_end(mm, addr, true, value);
+	access_end(m, addr, true, value);
 	return 0;
+}
+
+int soft_load(struct mm *mm, uint64_t addr, uint64_t *ret)
+{
+	return soft_mmu_load(mm_context(mm), mm, addr, ret);
+}
+
+int soft_store(struct mm *mm, uint64_t addr, uint64_t value)
+{
+	return soft_mmu_store(mm_context(mm), mm, addr, value);
 }
 
 uint64_t soft_dma_load(struct cache *c, uint32_t frame, unsigned offset)

@@ -38,6 +38,16 @@ void soft_mmu_free(struct soft_mmu *mmu);
  */
 int soft_load(struct mm *mm, uint64_t addr, uint64_t *ret);
 int soft_store(struct mm *mm, uint64_t addr, uint64_t value);
+/*
+ * The same by themselves, for another back end that has one of these for its process's MMU (the explorer's model of userfaultfd). allows:
+ * is there a translation, to store by it?
+ */
+void soft_mmu_install(struct soft_mmu *mmu, uint64_t addr, struct mmu_page page, bool writable);
+void soft_mmu_protect(struct soft_mmu *mmu, uint64_t addr, uint64_t pages);
+void soft_mmu_zap(struct soft_mmu *mmu, uint64_t addr, uint64_t pages);
+bool soft_mmu_allows(struct soft_mmu *mmu, uint64_t addr, bool write);
+int soft_mmu_load(struct soft_mmu *mmu, struct mm *mm, uint64_t addr, uint64_t *ret);
+int soft_mmu_store(struct soft_mmu *mmu, struct mm *mm, uint64_t addr, uint64_t value);
 /* What a device does with a pinned frame: no translation, no fault. */
 uint64_t soft_dma_load(struct cache *cache, uint32_t frame, unsigned offset);
 void soft_dma_store(struct cache *cache, uint32_t frame, unsigned offset, uint64_t value);

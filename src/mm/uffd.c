@@ -1,34 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 #include "mm/uffd.h"
 
-#include <linux/userfaultfd.h>
-#include <sched.h>
-#include <sys/ioctl.h>
-#include <unistd.h>
-
 #include "mm/internal.h"
-
-/* Newer than the headers of some distributions. */
-#ifndef UFFD_FEATURE_WP_HUGETLBFS_SHMEM
-#define UFFD_FEATURE_WP_HUGETLBFS_SHMEM (1 << 12)
-#endif
-#ifndef UFFD_FEATURE_POISON
-#define UFFD_FEATURE_POISON (1 << 14)
-#endif
-#ifndef UFFDIO_CONTINUE_MODE_WP
-#define UFFDIO_CONTINUE_MODE_WP ((__u64)1 << 1)
-#endif
-#ifndef UFFDIO_POISON
-struct uffdio_poison {
-	struct uffdio_range range;
-	__u64 mode;
-	__s64 updated;
-};
-#define UFFDIO_POISON _IOWR(UFFDIO, 0x08, struct uffdio_poison)
-#endif
-
-/* While the process changes its address space, the kernel refuses changes of ours; it ends when the server has read the event. */
-#define CHANGING_TRIES 100000u
+#include "mm/uffd_kernel.h"
 
 enum {
 	ENTRY_PRESENT = 1u << 0,
@@ -71,35 +45,6 @@ struct uffd_mmu {
 	uint64_t holds;
 };
 
-/* ---- what the kernel has ---- */
-
-static const struct {
-	uint64_t bit;
-	const char *name;
-} needed[] = {
-	{UFFD_FEATURE_MISSING_SHMEM, "missing pages of shared memory (Linux 4.11)"},
-	{UFFD_FEATURE_MINOR_SHMEM, "minor faults of shared memory (Linux 5.14)"},
-	{UFFD_FEATURE_WP_HUGETLBFS_SHMEM, "write protection of shared memory (Linux 5.19)"},
-	{UFFD_FEATURE_POISON, "poisoned pages (Linux 6.6)"},
-};
-
-uint64_t uffd_missing(uint64_t features)
-{
-	uint64_t missing = 0;
-
-	for (size_t i = 0; i < ARRAY_SIZE(needed); i++)
-		missing |= needed[i].bit & ~features;
-	return missing;
-}
-
-const char *uffd_feature_name(uint64_t missing)
-{
-	for (size_t i = 0; i < ARRAY_SIZE(needed); i++)
-		if (missing & needed[i].bit)
-			return needed[i].name;
-	return "nothing";
-}
-
 /* ---- telling it ---- */
 
 static void lose(struct uffd_mmu *u, int error)
@@ -109,27 +54,19 @@ static void lose(struct uffd_mmu *u, int error)
 	a32_cas(&u->lost, &none, (uint32_t)-error);
 }
 
-/* 0 or -errno. What the process has unmapped or unregistered can't be told of: -ENOENT. */
-static int tell(struct uffd_mmu *u, unsigned long request, void *arg)
+/* What a call has said: 0, -EEXIST, -EFAULT, -ENOMEM; -ENOENT: the process has nothing there any more; -ESRCH: it is lost. */
+static int told(struct uffd_mmu *u, int error)
 {
-	if (a32_read(&u->lost))
-		return -ESRCH;
-	for (unsigned i = 0; i < CHANGING_TRIES; i++) {
-		if (ioctl(u->fd, request, arg) == 0)
-			return 0;
-		if (errno != EAGAIN)
-			break;
-		sched_yield();
-	}
-	switch (errno) {
-	case EINVAL:
-	case ENOENT:
+	switch (error) {
+	case 0:
+	case -EEXIST:
+	case -EFAULT:
+	case -ENOMEM:
+		return error;
+	case -EINVAL:
+	case -ENOENT:
 		return -ENOENT;
-	case EEXIST:
-	case EFAULT:
-	case ENOMEM:
-		return -errno;
-	case ESRCH:
+	case -ESRCH:
 		lose(u, -ESRCH);
 		return -ESRCH;
 	default:
@@ -139,22 +76,18 @@ static int tell(struct uffd_mmu *u, unsigned long request, void *arg)
 	}
 }
 
+/* Who is lost is told nothing any more. */
+#define TELL(u, call) (a32_read(&(u)->lost) ? -ESRCH : told((u), (call)))
+
 /* off: the right to store is taken away; else given, and whoever waits goes on. */
 static int tell_writable(struct uffd_mmu *u, uint64_t start, uint64_t pages, bool off)
 {
-	struct uffdio_writeprotect w = {
-		.range = {.start = start, .len = pages << CACHE_PAGE_SHIFT},
-		.mode = off ? UFFDIO_WRITEPROTECT_MODE_WP : 0,
-	};
-
-	return tell(u, UFFDIO_WRITEPROTECT, &w);
+	return TELL(u, uffd_kernel_protect(u->fd, start, pages, off));
 }
 
 static void tell_wake(struct uffd_mmu *u, uint64_t addr)
 {
-	struct uffdio_range r = {.start = addr, .len = CACHE_PAGE_SIZE};
-
-	tell(u, UFFDIO_WAKE, &r);
+	TELL(u, uffd_kernel_wake(u->fd, addr));
 }
 
 /* ---- ranges ---- */
@@ -177,7 +110,7 @@ int uffd_mmu_new(int fd, uint64_t holds_most, struct uffd_mmu **ret)
 	struct uffd_mmu *u = mem_alloc(sizeof(*u));
 
 	if (!u) {
-		close(fd);
+		uffd_kernel_close(fd);
 		return -ENOMEM;
 	}
 	u->fd = fd;
@@ -201,7 +134,7 @@ void uffd_mmu_free(struct uffd_mmu *u)
 	if (!u)
 		return;
 	assert(!u->ranges && !u->holds);
-	close(u->fd);
+	uffd_kernel_close(u->fd);
 	mutex_destroy(&u->lock);
 	mem_free(u);
 }
@@ -249,11 +182,14 @@ int uffd_range_add(struct uffd_mmu *u, uint64_t start, uint64_t pages, bool writ
 
 /* ---- pins, and what they hold ---- */
 
+/* Both words of an entry are shared with the process. */
+_Static_assert(sizeof(struct a32) == sizeof(uint32_t), "an atomic word is a word");
+
 /* The process's own count; and, as the daemon's half of R10, after the state was changed. */
 static uint32_t pins_of(const struct range *r, uint64_t page)
 {
 	sync_mb();
-	return __atomic_load_n(&r->table[page].pins, __ATOMIC_ACQUIRE);
+	return a32_read_acquire((const struct a32 *)&r->table[page].pins);
 }
 
 static bool pins_write(uint32_t pins)
@@ -268,7 +204,7 @@ static void state_set(struct range *r, uint64_t page)
 		(e->flags & ENTRY_PRESENT && e->flags & ENTRY_WRITE ? PINFS_PAGE_WRITE : 0) |
 		(e->held != FRAME_NONE || e->flags & ENTRY_OLD ? PINFS_PAGE_HELD : 0);
 
-	__atomic_store_n(&r->table[page].state, state, __ATOMIC_RELEASE);
+	a32_set_release((struct a32 *)&r->table[page].state, state);
 }
 
 static bool hold_locked(struct uffd_mmu *u, struct cache *c, struct entry *e, bool write)
@@ -428,17 +364,14 @@ void uffd_range_remove(struct uffd_mmu *u, struct cache *c, uint64_t start)
 /* The process's table gets the page. -EEXIST: it has it. */
 static int continue_page(struct uffd_mmu *u, struct mm *mm, const struct range *r, uint64_t addr, uint32_t frame, bool writable)
 {
-	struct uffdio_continue c = {
-		.range = {.start = addr, .len = CACHE_PAGE_SIZE},
-		.mode = r->writable && !writable ? UFFDIO_CONTINUE_MODE_WP : 0,
-	};
-	int e = tell(u, UFFDIO_CONTINUE, &c);
+	bool off = r->writable && !writable;
+	int e = TELL(u, uffd_kernel_continue(u->fd, addr, off));
 
 	if (e != -EFAULT)
 		return e;
 	/* The process has punched a hole under us: what we touch is there again, and zero. */
-	__atomic_load_n((volatile uint8_t *)frame_data(mm->cache, frame), __ATOMIC_RELAXED);
-	e = tell(u, UFFDIO_CONTINUE, &c);
+	(void)*(volatile const uint8_t *)frame_data(mm->cache, frame);
+	e = TELL(u, uffd_kernel_continue(u->fd, addr, off));
 	if (e == -EFAULT)
 		lose(u, -EPROTO);
 	return e;
@@ -570,29 +503,26 @@ const struct mmu_ops uffd_mmu_ops = {.install = uffd_install, .protect = uffd_pr
 
 static int poison_locked(struct uffd_mmu *u, struct range *r, uint64_t addr)
 {
-	struct uffdio_poison p = {.range = {.start = addr, .len = CACHE_PAGE_SIZE}};
 	struct entry *e = &r->entries[(addr - r->start) >> CACHE_PAGE_SHIFT];
 	int error;
 
 	if (e->flags & (ENTRY_PRESENT | ENTRY_WRITE))
 		return -EBUSY;
-	error = tell(u, UFFDIO_POISON, &p);
+	error = TELL(u, uffd_kernel_poison(u->fd, addr));
 	if (error == -EEXIST && e->flags & ENTRY_POISON)
 		error = 0;
 	if (error == -EEXIST) {
-		struct uffdio_range gone = p.range;
-
 		/*
 		 * Either the mark of a page that was write-protected when it left: without it there is nothing. Or the page itself, which
 		 * the cache has kept: nobody may store into it for that.
 		 */
-		error = tell(u, UFFDIO_CONTINUE, &(struct uffdio_continue){.range = gone, .mode = UFFDIO_CONTINUE_MODE_WP});
+		error = TELL(u, uffd_kernel_continue(u->fd, addr, r->writable));
 		if (error == -EFAULT && r->writable)
 			error = tell_writable(u, addr, 1, false);
 		else
 			return -EBUSY;
 		if (error == 0)
-			error = tell(u, UFFDIO_POISON, &p);
+			error = TELL(u, uffd_kernel_poison(u->fd, addr));
 	}
 	if (error == 0)
 		e->flags |= ENTRY_POISON;

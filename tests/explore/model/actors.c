@@ -3,6 +3,8 @@
 
 #include <stdlib.h>
 
+#include "model/process.h"
+
 static void read_fault(struct world *w)
 {
 	world_load(w, 0, SHARED_AT);
@@ -417,6 +419,55 @@ static void move_out_and_back(struct world *w)
 	world_move(w, false);
 }
 
+static void process_loads(struct world *w)
+{
+	process_load(w, 0);
+}
+
+static void process_stores(struct world *w)
+{
+	process_store(w, 0);
+}
+
+static void process_stores_twice(struct world *w)
+{
+	process_store(w, 0);
+	process_store(w, 0);
+}
+
+static void process_direct_read(struct world *w)
+{
+	process_dma(w, 0, 1);
+}
+
+/* The second one finds the page as the first has left it. */
+static void process_direct_reads(struct world *w)
+{
+	process_dma(w, 0, 1);
+	process_dma(w, 0, 1);
+}
+
+static void process_long_pin(struct world *w)
+{
+	process_dma(w, 0, 2);
+}
+
+static void process_direct_write(struct world *w)
+{
+	process_dma_load(w, 0);
+}
+
+const struct actor process_actors[] = {
+	{"process-load", process_loads, false, false, false, "R6 R9"},
+	{"process-store", process_stores, false, false, false, "R1 R2"},
+	{"process-store-twice", process_stores_twice, false, false, false, "R1 R2"},
+	{"process-read", process_direct_read, false, false, false, "R1 R2 R3 R4 R10"},
+	{"process-reads", process_direct_reads, false, false, false, "R1 R2 R3 R4 R10"},
+	{"process-long-pin", process_long_pin, false, false, false, "R2 R3 R4 R5"},
+	{"process-write", process_direct_write, false, false, false, "R4 R10"},
+};
+const unsigned process_actor_count = ARRAY_SIZE(process_actors);
+
 /* One moves it at a time: they are in no scenario together. */
 const struct actor moving_actors[] = {
 	{"move", move_out, false, false, false, "R4"},
@@ -438,6 +489,9 @@ const struct actor *actor_find(const char *name)
 	for (unsigned i = 0; i < private_actor_count; i++)
 		if (!strcmp(private_actors[i].name, name))
 			return &private_actors[i];
+	for (unsigned i = 0; i < process_actor_count; i++)
+		if (!strcmp(process_actors[i].name, name))
+			return &process_actors[i];
 	for (unsigned i = 0; i < moving_actor_count; i++)
 		if (!strcmp(moving_actors[i].name, name))
 			return &moving_actors[i];

@@ -25,6 +25,9 @@ extern const unsigned page_actor_count;
 /* On private memory, and on memory as such. */
 extern const struct actor private_actors[];
 extern const unsigned private_actor_count;
+/* What a process does that maps the file through userfaultfd. */
+extern const struct actor process_actors[];
+extern const unsigned process_actor_count;
 /* The file's pages move out of the arena, and back. */
 extern const struct actor moving_actors[];
 extern const unsigned moving_actor_count;

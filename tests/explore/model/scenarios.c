@@ -346,6 +346,17 @@ static bool unmaps(const struct actor *a)
 	return a == actor_find("munmap") || a == actor_find("mremap");
 }
 
+/* Takes pages out of their places. */
+static bool clears(const struct actor *a)
+{
+	static const char *const names[] = {"truncate", "truncate-grow", "truncate-one", "punch", "reclaim", "invalidate", "read-error"};
+
+	for (size_t i = 0; i < ARRAY_SIZE(names); i++)
+		if (!strcmp(a->name, names[i]))
+			return true;
+	return false;
+}
+
 /* The file's pages lie in memory of its own, and come back to the same place; whoever maps them keeps his loads until it is cleared. */
 static void add_outside(struct list *l)
 {
@@ -362,7 +373,8 @@ static void add_outside(struct list *l)
 					continue;
 				s = scenario_new("outside:", who, 2, start);
 				s->options.outside = true;
-				s->program.bound = 2;
+				/* Where nothing leaves its place it is as in the arena. */
+				s->program.bound = clears(who[0]) || clears(who[1]) ? 2 : 1;
 				list_add(l, s);
 			}
 		}
@@ -377,6 +389,53 @@ static void add_outside(struct list *l)
 				s->program.bound = 2;
 				list_add(l, s);
 			}
+		}
+	}
+}
+
+/* A process maps the file through userfaultfd, beside all that others do with it. */
+static void add_process(struct list *l)
+{
+	static const char *const threes[][3] = {
+		{"process-read", "process-read", "fsync"},
+		{"process-read", "fsync", "reclaim"},
+		{"process-read", "process-store", "fsync"},
+		{"process-read", "fsync", "fsync"},
+		{"process-long-pin", "fsync", "truncate-grow"},
+		{"process-long-pin", "process-read", "punch"},
+		{"process-read", "process-write", "reclaim"},
+		{"process-store", "fsync", "reclaim"},
+		{"process-store", "process-store", "writeback"},
+		{"process-read", "write-fault", "fsync"},
+		{"process-read", "direct-read", "fsync"},
+	};
+
+	for (unsigned i = 0; i < process_actor_count; i++) {
+		for (unsigned k = 0; k < process_actor_count - i + actor_count; k++) {
+			const struct actor *with = k < actor_count ? &actors[k] : &process_actors[i + k - actor_count];
+			const struct actor *who[] = {&process_actors[i], with};
+
+			for (enum start start = COLD; in_the_cache(with) && !unmaps(with) && start <= DIRTY; start++) {
+				struct scenario *s;
+
+				if (start == CLEAN)
+					continue;
+				s = scenario_new("process:", who, 2, start);
+				s->options.outside = s->options.process = true;
+				s->program.bound = 2;
+				list_add(l, s);
+			}
+		}
+	}
+	for (size_t i = 0; i < ARRAY_SIZE(threes); i++) {
+		const struct actor *who[] = {actor_find(threes[i][0]), actor_find(threes[i][1]), actor_find(threes[i][2])};
+
+		for (enum start start = COLD; start <= DIRTY; start += DIRTY - COLD) {
+			struct scenario *s = scenario_new("process:", who, 3, start);
+
+			s->options.outside = s->options.process = true;
+			s->program.bound = 2;
+			list_add(l, s);
 		}
 	}
 }
@@ -462,6 +521,7 @@ void scenarios_rules(struct list *l)
 	add_around(l);
 	add_private(l);
 	add_outside(l);
+	add_process(l);
 	add_fours(l);
 }
 

@@ -2,6 +2,7 @@
 #include "model/world.h"
 
 #include "base/mem.h"
+#include "model/process.h"
 
 struct variants explore_variants;
 
@@ -108,7 +109,7 @@ static bool beyond_end(const struct world *w, const struct page_model *p)
 	return p >= w->file_pages + w->pages && p < w->file_pages + PAGES && !p->leaving;
 }
 
-static void observe(void *context, uint64_t addr, bool write, uint64_t value)
+void world_observe(void *context, uint64_t addr, bool write, uint64_t value)
 {
 	struct observer *o = context;
 	struct page_model *p;
@@ -298,6 +299,7 @@ static void world_clear(void *context, uint64_t page, unsigned count)
 		soft_mmu_ops.zap(w->mm[s], SHARED_AT + page * PAGE, count);
 		soft_mmu_ops.zap(w->mm[s], MOVED_AT + page * PAGE, count);
 	}
+	process_clear(w, page, count);
 	memset(w->memory[page], 0, count * PAGE);
 }
 
@@ -312,7 +314,7 @@ static int space_new(struct world *w, unsigned space)
 		.base = WINDOW_AT,
 		.pages = WINDOW_PAGES,
 		.image = (const uint8_t *)w->image,
-		.observe = observe,
+		.observe = world_observe,
 		.context = &w->observers[space],
 	};
 
@@ -360,6 +362,8 @@ void world_begin(struct world *w, const struct world_options *o)
 	w->outside = o->outside;
 	if (w->outside)
 		world_move(w, true);
+	if (o->process)
+		process_begin(w);
 	for (unsigned p = 0; o->populate && p < PAGES; p += w->unit / PAGE) {
 		explore_check(cache_get(w->file, p * PAGE / w->unit, &ref) == 0, "can't read");
 		cache_put(w->file, &ref, CACHE_KEEP);
@@ -413,8 +417,11 @@ void world_end(struct world *w)
 	for (unsigned p = 0; p < PAGES; p++)
 		if (p * PAGE < cache_size(w->file))
 			world_read(w, p);
+	/* What nobody pins any more can be cleaned. */
 	explore_check(cache_sync(w->file, 0, UINT64_MAX, NULL) == 0, "the last sync failed");
 	check_disk(w, w->now, "at the end");
+	if (w->process.mm)
+		process_end(w);
 	for (unsigned s = 0; s < SPACES; s++) {
 		if (w->anon_mapped[s] && w->mm[s])
 			explore_check(world_load(w, s, ANON_AT) == 0, "a private page is gone");
@@ -437,8 +444,7 @@ void world_end(struct world *w)
 
 /* ---- what actors do ---- */
 
-/* An operation is over: it may have failed for a reason only. Returns r. */
-static int over(struct world *w, int r)
+int world_over(struct world *w, int r)
 {
 	uint8_t *failed = &w->owner.failed_by[MAX(explore_self(), 0)];
 
@@ -452,19 +458,33 @@ static int over(struct world *w, int r)
 static int read_over(struct world *w, int r, unsigned before)
 {
 	explore_check(r != -EIO || w->owner.reads_failed > before, "a failed read is an error of those who come later");
-	return over(w, r);
+	return world_over(w, r);
 }
 
 int world_load(struct world *w, unsigned space, uint64_t addr)
 {
 	uint64_t v;
 
-	return over(w, soft_load(w->mm[space], addr, &v));
+	return world_over(w, soft_load(w->mm[space], addr, &v));
 }
 
 int world_store(struct world *w, unsigned space, uint64_t addr)
 {
-	return over(w, soft_store(w->mm[space], addr, world_value(w)));
+	return world_over(w, soft_store(w->mm[space], addr, world_value(w)));
+}
+
+void world_stored(struct world *w, struct page_model *p, unsigned word, uint64_t v, unsigned generation, bool leaving)
+{
+	if (p->generation == generation && !leaving)
+		word_set(w, p, &p->words[word], v);
+	else if (leaving || p->leaving)
+		word_add(w, &p->words[word], v);
+	/* It has left the file since: the store reaches nobody (R5). */
+}
+
+void world_loaded(struct world *w, struct page_model *p, unsigned word, uint64_t v)
+{
+	word_is(w, p, &p->words[word], v, "a device");
 }
 
 /* Was the page cleared since it was pinned? Then its folio has left the file, and nothing is in its place. */
@@ -481,7 +501,7 @@ int world_dma(struct world *w, unsigned space, uint64_t addr, unsigned flags, un
 	unsigned generation = p->generation;
 	bool leaving = p->leaving, beyond = beyond_end(w, p);
 	uint32_t frame;
-	int r = over(w, mm_pin(w->mm[space], addr, 1, flags | PIN_FOR_WRITE, &frame));
+	int r = world_over(w, mm_pin(w->mm[space], addr, 1, flags | PIN_FOR_WRITE, &frame));
 
 	if (r < 0)
 		return r;
@@ -498,11 +518,7 @@ int world_dma(struct world *w, unsigned space, uint64_t addr, unsigned flags, un
 			continue;
 		explore_note("stores %ju", (uintmax_t)v);
 		soft_dma_store(w->cache, frame, (unsigned)(addr % PAGE), v);
-		if (p->generation == generation && !leaving)
-			word_set(w, p, &p->words[addr % PAGE / 8], v);
-		else if (leaving || p->leaving)
-			word_add(w, &p->words[addr % PAGE / 8], v);
-		/* It has left the file since: the store reaches nobody (R5). */
+		world_stored(w, p, (unsigned)(addr % PAGE / 8), v, generation, leaving);
 	}
 	mm_unpin(w->mm[space], &frame, 1, flags | PIN_FOR_WRITE);
 	return 0;
@@ -515,7 +531,7 @@ int world_dma_load(struct world *w, unsigned space, uint64_t addr, bool store)
 	bool leaving = p->leaving;
 	uint32_t frame;
 	uint64_t v;
-	int r = over(w, mm_pin(w->mm[space], addr, 1, 0, &frame));
+	int r = world_over(w, mm_pin(w->mm[space], addr, 1, 0, &frame));
 
 	if (r < 0)
 		return r;
@@ -614,7 +630,7 @@ void world_write_from_mapping(struct world *w, unsigned page)
 
 	mutex_lock(&w->inode);
 	/* The kernel copies from the program's memory, and may have to fault it in. */
-	if (over(w, soft_load(w->mm[0], SHARED_AT + page * PAGE, &v)) == 0)
+	if (world_over(w, soft_load(w->mm[0], SHARED_AT + page * PAGE, &v)) == 0)
 		write_words(w, page, 1, 1, &v);
 	mutex_unlock(&w->inode);
 }
@@ -631,7 +647,7 @@ void world_sync_file(struct world *w, struct world_file *f)
 {
 	unsigned failed = w->owner.writes_failed;
 	uint32_t since = w->now;
-	int r = over(w, cache_sync(w->file, 0, UINT64_MAX, &f->errors));
+	int r = world_over(w, cache_sync(w->file, 0, UINT64_MAX, &f->errors));
 
 	explore_check(r < 0 || failed <= f->after, "a failed writeback is not heard of (R13)");
 	explore_check(r == 0 || w->owner.writes_failed > f->before || w->owner.refused || w->oom,
@@ -678,7 +694,7 @@ void world_punch(struct world *w, unsigned page)
 void world_move(struct world *w, bool outside)
 {
 	struct cache_outside o = {.base = (uint8_t *)w->memory, .pages = PAGES, .clear = world_clear, .context = w};
-	int r = over(w, cache_mapping_move(w->file, outside ? &o : NULL));
+	int r = world_over(w, cache_mapping_move(w->file, outside ? &o : NULL));
 
 	explore_check(r == 0 || r == -EBUSY || r == -ENOMEM || (r == -EIO && w->owner.writes_failed) || (r == -ENOSPC && w->owner.refused),
 		"moving the file fails with %d", r);
@@ -688,9 +704,9 @@ void world_fork(struct world *w)
 {
 	uint32_t since = w->now;
 
-	if (over(w, space_new(w, 1)) < 0)
+	if (world_over(w, space_new(w, 1)) < 0)
 		return;
-	if (over(w, mm_fork(w->mm[0], w->mmu[1], &w->mm[1])) < 0) {
+	if (world_over(w, mm_fork(w->mm[0], w->mmu[1], &w->mm[1])) < 0) {
 		soft_mmu_free(w->mmu[1]);
 		w->mmu[1] = NULL;
 		return;

@@ -14,6 +14,7 @@
 #include "cache/variant.h"
 #include "mm/mm.h"
 #include "mm/soft.h"
+#include "mm/uffd.h"
 #include "engine.h"
 
 #define PAGES 2u	/* of the file */
@@ -84,6 +85,13 @@ struct world {
 	uint64_t image[PAGES][WORDS]; /* what lies in place */
 	uint64_t memory[PAGES][WORDS]; /* outside the arena: what a memfd has */
 	bool outside;		      /* that is where the file's pages are mapped from */
+	unsigned cleared[PAGES];      /* counts how often its place became a hole */
+	struct process {	      /* process.c; all zeroes: there is none */
+		struct uffd_mmu *uffd;
+		struct mm *mm;
+		struct soft_mmu *mmu; /* the hardware's view */
+		struct pinfs_page table[PAGES];
+	} process;
 
 	uint32_t now; /* events */
 	uint64_t stored; /* values given out */
@@ -106,6 +114,7 @@ struct world_options {
 	bool around;	   /* faults map neighbours, too */
 	bool one_unit;	   /* the file's pages are one unit of the cache */
 	bool outside;	   /* the file's pages lie in memory outside the arena */
+	bool process;	   /* and a process maps them through userfaultfd */
 	bool shared_once;  /* the private page was shared with a child that is gone */
 	bool tight;	   /* all frames but `spare` are taken, also by this */
 	unsigned spare;
@@ -118,6 +127,14 @@ void world_end(struct world *w);
 
 /* A value that nobody has stored so far. */
 uint64_t world_value(struct world *w);
+/* An operation is over: it may have failed for a reason only. Returns r. */
+int world_over(struct world *w, int r);
+/* What soft_mmu_new() is to tell; context: &world.observers[]. */
+void world_observe(void *context, uint64_t addr, bool write, uint64_t value);
+/* A device has stored a word into a page that was of this generation when it got it; leaving: about to leave the file then. */
+void world_stored(struct world *w, struct page_model *p, unsigned word, uint64_t v, unsigned generation, bool leaving);
+/* A device has loaded a word of a page that is in the file. */
+void world_loaded(struct world *w, struct page_model *p, unsigned word, uint64_t v);
 
 /* ---- what actors do, with the oracle beside them ---- */
 
