@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 
 #include "base/sync.h"
 
@@ -28,6 +29,9 @@ static int region_fd(const char *name, size_t size)
 		return -1;
 	fd = memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING);
 	if (fd < 0 || ftruncate(fd, (off_t)size) < 0)
+		return -1;
+	/* Who gets a description for reading can't make one for writing of it, unless that is us. */
+	if (fchmod(fd, 0600) < 0)
 		return -1;
 	/* Who gets the descriptor can't cut it short under us. */
 	if (fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) < 0)

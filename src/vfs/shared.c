@@ -8,6 +8,7 @@
  */
 #include "vfs/internal.h"
 
+#include <fcntl.h>
 #include <linux/fs.h>
 
 /* Address space for a file's pages, at least: it may grow so far while it is mapped. A memfd takes no memory for what nobody has touched. */
@@ -114,6 +115,16 @@ int vfs_share(struct vfs *v, uint64_t ino, struct vfs_shared *ret)
 	if (r < 0)
 		node_put(n);
 	return r;
+}
+
+int vfs_shared_open(const struct vfs_shared *s, bool write)
+{
+	char path[sizeof("/proc/self/fd/") + 11];
+	int fd;
+
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", s->memfd);
+	fd = open(path, (write ? O_RDWR : O_RDONLY) | O_CLOEXEC);
+	return fd < 0 ? -errno : fd;
 }
 
 void vfs_unshare(struct vfs *v, struct vfs_shared *s)

@@ -179,6 +179,8 @@ struct vfs_shared {
  * so large (RLIMIT_FSIZE). -EBUSY: pages are pinned where they lie now. -EIO, …: what is dirty can't be written.
  */
 int vfs_share(struct vfs *vfs, uint64_t ino, struct vfs_shared *ret);
+/* A description of the memfd of its own, for another process; write: that can be mapped to store. Its descriptor, or -errno. */
+int vfs_shared_open(const struct vfs_shared *shared, bool write);
 /* Nothing maps it through this one any more. All zeroes is allowed. */
 void vfs_unshare(struct vfs *vfs, struct vfs_shared *shared);
 bool vfs_is_shared(struct vfs *vfs, uint64_t ino);
