@@ -44,4 +44,16 @@ struct pinfs_ioc_stat {
 };
 #define PINFS_IOC_STAT _IOWR(PINFS_IOC_MAGIC, 2, struct pinfs_ioc_stat)
 
+/*
+ * On an open regular file: a token, with which who sends it to the daemon's socket may map the file as it is open, once, within a
+ * minute (protocol.h). For libpinfs. Mounts of this version answer ENOTTY: they don't have the server for it yet.
+ */
+struct pinfs_ioc_share {
+	uint32_t size;	    /* in: sizeof(struct pinfs_ioc_share); out: bytes that are valid */
+	uint32_t protocol;  /* PINFS_PROTOCOL_VERSION of the daemon */
+	uint8_t token[16];
+	char socket[104];   /* the name of an abstract UNIX socket (SOCK_SEQPACKET), without the 0 in front */
+};
+#define PINFS_IOC_SHARE _IOWR(PINFS_IOC_MAGIC, 3, struct pinfs_ioc_share)
+
 #endif
