@@ -262,8 +262,11 @@ static void connection_free(struct connection *c)
 		close(c->sock);
 	if (c->uffd >= 0)
 		close(c->uffd);
-	cond_destroy(&c->changed);
-	mutex_destroy(&c->lock);
+	/* In a child somebody seems to wait there, who is the parent's. */
+	if (connection_mine(c)) {
+		cond_destroy(&c->changed);
+		mutex_destroy(&c->lock);
+	}
 	free(c);
 }
 

@@ -4,6 +4,9 @@
 #include "mm/internal.h"
 #include "mm/uffd_kernel.h"
 
+/* So often a page that was faulted in may be gone again before it is pinned. */
+#define PIN_TRIES 64u
+
 enum {
 	ENTRY_PRESENT = 1u << 0,
 	ENTRY_WRITE = 1u << 1, /* the process may be able to store, also if it is no longer PRESENT: a pin has kept it so */
@@ -76,8 +79,15 @@ static int told(struct uffd_mmu *u, int error)
 	}
 }
 
-/* Who is lost is told nothing any more. */
-#define TELL(u, call) (a32_read(&(u)->lost) ? -ESRCH : told((u), (call)))
+/* Who is gone is told nothing any more. Who has gone too far is, until it has been cut off: what it could store into must not be found clean. */
+static bool gone(const struct uffd_mmu *u)
+{
+	uint32_t lost = a32_read(&u->lost);
+
+	return lost && lost != EDQUOT;
+}
+
+#define TELL(u, call) (gone(u) ? -ESRCH : told((u), (call)))
 
 /* off: the right to store is taken away; else given, and whoever waits goes on. */
 static int tell_writable(struct uffd_mmu *u, uint64_t start, uint64_t pages, bool off)
@@ -294,13 +304,38 @@ int uffd_pin(struct mm *mm, uint64_t addr, unsigned flags)
 	if (r < 0)
 		return r;
 	/* Ours keeps it from being cleaned or taken while we look. Our tables may have it while the process's are not told so far. */
-	while (r == 0 && (flags_at(u, addr) & need) != need) {
+	for (unsigned tries = 0; r == 0 && (flags_at(u, addr) & need) != need; tries++) {
 		enum fault_result fault = flags & PIN_NOWAIT ? FAULT_RETRY : mm_fault(mm, addr, flags & PIN_FOR_WRITE);
 
 		r = uffd_lost(u) ? uffd_lost(u) : fault == FAULT_NOPAGE ? 0 : fault == FAULT_RETRY ? -EAGAIN : fault == FAULT_OOM ? -ENOMEM : -EFAULT;
+		/* The process has nothing there, or has not registered it. */
+		if (r == 0 && tries == PIN_TRIES)
+			r = -EFAULT;
 	}
 	mm_unpin(mm, &frame, 1, flags & PIN_FOR_WRITE);
 	return r;
+}
+
+/* The kernel has no memory for it: the page can be stored to, and so it stays dirty, until somebody tries again. */
+static void stays_writable_locked(struct uffd_mmu *u, struct cache *c, struct range *r, uint64_t page)
+{
+	struct entry *e = &r->entries[page];
+
+	e->flags |= ENTRY_WRITE;
+	hold_locked(u, c, e, true);
+	state_set(r, page);
+}
+
+/* Nobody can store into these pages any more; of those that the process has no longer there is nothing to say. */
+static void protect_run_locked(struct uffd_mmu *u, struct cache *c, struct range *r, uint64_t page, uint64_t count)
+{
+	int error = count ? tell_writable(u, address_of(r, page), count, true) : 0;
+
+	if (error != -ENOENT && error != -ENOMEM)
+		return;
+	for (uint64_t i = page; i < page + count; i++)
+		if (tell_writable(u, address_of(r, i), 1, true) == -ENOMEM)
+			stays_writable_locked(u, c, r, i);
 }
 
 /*
@@ -321,7 +356,9 @@ static void let_go_locked(struct uffd_mmu *u, struct cache *c, struct range *r, 
 			state_set(r, page);
 			return;
 		}
-		tell_writable(u, address_of(r, page), 1, true);
+		protect_run_locked(u, c, r, page, 1);
+		if (e->flags & ENTRY_WRITE)
+			return;
 	}
 	unhold_locked(u, c, r, page);
 	state_set(r, page);
@@ -456,10 +493,15 @@ static bool take_locked(struct uffd_mmu *u, struct cache *c, struct range *r, ui
 		if (tries || pins_of(r, page))
 			return was && !stays;
 	}
-	if (!pins_of(r, page))
+	if (pins_of(r, page) || (e->held == FRAME_NONE && !(e->flags & ENTRY_OLD)))
+		return was;
+	/* First the right, then the pin: as in let_go_locked(). */
+	if (was)
+		protect_run_locked(u, c, r, page, 1);
+	if (!(e->flags & ENTRY_WRITE))
 		unhold_locked(u, c, r, page);
 	state_set(r, page);
-	return was;
+	return false;
 }
 
 static void take(struct mm *mm, uint64_t addr, unsigned pages, bool zap)
@@ -470,19 +512,17 @@ static void take(struct mm *mm, uint64_t addr, unsigned pages, bool zap)
 	sync_may_sleep("userfaultfd");
 	mutex_lock(&u->lock);
 	for (struct range *r = u->ranges; r; r = r->next) {
-		uint64_t from = MAX(addr, r->start), to = MIN(end, address_of(r, r->pages)), run = 0;
+		uint64_t from = MAX(addr, r->start), to = MIN(end, address_of(r, r->pages)), run = 0, page;
 
-		for (uint64_t at = from; at < to; at += CACHE_PAGE_SIZE) {
-			if (take_locked(u, mm->cache, r, (at - r->start) >> CACHE_PAGE_SHIFT, zap)) {
+		for (page = (from - r->start) >> CACHE_PAGE_SHIFT; from < to && page < (to - r->start) >> CACHE_PAGE_SHIFT; page++) {
+			if (take_locked(u, mm->cache, r, page, zap)) {
 				run++;
 				continue;
 			}
-			if (run)
-				tell_writable(u, at - (run << CACHE_PAGE_SHIFT), run, true);
+			protect_run_locked(u, mm->cache, r, page - run, run);
 			run = 0;
 		}
-		if (run)
-			tell_writable(u, to - (run << CACHE_PAGE_SHIFT), run, true);
+		protect_run_locked(u, mm->cache, r, page - run, run);
 	}
 	mutex_unlock(&u->lock);
 }

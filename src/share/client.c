@@ -2,6 +2,7 @@
 /* What is done for one client: its files, its maps, its faults and pins. */
 #include "share/internal.h"
 
+#include <fcntl.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
 #include <unistd.h>
@@ -95,6 +96,15 @@ static void fault(struct client *c, const struct open_map *m, uint64_t addr, boo
 
 /* ---- requests; each returns what the reply says ---- */
 
+/* Reads and ioctls of anything else could do something else, or wait for somebody. */
+static bool is_uffd(int fd)
+{
+	char path[sizeof("/proc/self/fd/") + 11], is[64] = "";
+
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+	return readlink(path, is, sizeof(is) - 1) > 0 && !strcmp(is, "anon_inode:[userfaultfd]");
+}
+
 static int do_hello(struct client *c, struct job *j)
 {
 	struct uffd_mmu *uffd = NULL;
@@ -104,7 +114,7 @@ static int do_hello(struct client *c, struct job *j)
 
 	if (j->msg.id != PINFS_PROTOCOL_VERSION)
 		return -EPROTONOSUPPORT;
-	if (j->fd < 0)
+	if (j->fd < 0 || !is_uffd(j->fd))
 		return -EBADF;
 	r = uffd_mmu_new(steal_fd(&j->fd), c->share->options.held_most, &uffd);
 	if (r == 0)
@@ -126,13 +136,15 @@ static int do_hello(struct client *c, struct job *j)
 		return -EALREADY;
 	}
 	j->msg.id = PINFS_PROTOCOL_VERSION;
-	return server_watch(c->share, c, uffd_fd(uffd));
+	server_watch(c, uffd_fd(uffd));
+	return 0;
 }
 
 static int do_open(struct client *c, struct job *j, int *ret_fd)
 {
 	struct open_file *f = NULL;
 	struct vfs_shared shared;
+	_cleanup_close_ int fd = -1;
 	uint64_t ino = 0;
 	bool write = false;
 	int r = token_take(c->share, j->msg.token, &ino, &write);
@@ -141,22 +153,24 @@ static int do_open(struct client *c, struct job *j, int *ret_fd)
 		r = vfs_share(c->share->options.vfs, ino, &shared);
 	if (r < 0)
 		return r;
+	/* Who may not store gets a description that can't be mapped for that. Before anybody can close the file. */
+	fd = vfs_shared_open(&shared, write);
 	mutex_lock(&c->lock);
-	for (unsigned i = 0; !f && i < c->share->options.files_most; i++)
+	for (unsigned i = 0; fd >= 0 && !f && i < c->share->options.files_most; i++)
 		f = c->files[i].id ? NULL : &c->files[i];
-	if (f)
+	if (f) {
 		*f = (struct open_file){.id = ++c->ids, .shared = shared, .ino = ino, .write = write};
+		j->msg.id = f->id;
+	}
 	mutex_unlock(&c->lock);
 	if (!f) {
 		vfs_unshare(c->share->options.vfs, &shared);
-		return -EMFILE;
+		return fd < 0 ? fd : -EMFILE;
 	}
-	/* Who may not store gets a description that can't be mapped for that. */
-	*ret_fd = vfs_shared_open(&shared, write);
-	j->msg.id = f->id;
 	j->msg.flags = write ? PINFS_OPEN_WRITE : 0;
 	j->msg.count = shared.pages;
-	return *ret_fd < 0 ? *ret_fd : 0;
+	*ret_fd = steal_fd(&fd);
+	return 0;
 }
 
 /* Takes the slot away from everybody; its content is the caller's. */
@@ -242,12 +256,20 @@ static int do_map(struct client *c, struct job *j, int *ret_fd)
 		if (r < 0)
 			uffd_range_remove(c->uffd, vfs_cache(c->share->options.vfs), m->start);
 	}
+	/* The reply's own, before anybody can unmap it. */
+	if (r == 0) {
+		*ret_fd = fcntl(m->table.fd, F_DUPFD_CLOEXEC, 0);
+		r = *ret_fd < 0 ? -errno : 0;
+		if (r < 0) {
+			mm_unmap(c->mm, m->start, m->count * PINFS_PAGE_SIZE);
+			uffd_range_remove(c->uffd, vfs_cache(c->share->options.vfs), m->start);
+		}
+	}
 	if (r < 0) {
 		map_drop(c, m);
 		return r;
 	}
 	j->msg.id = m->id;
-	*ret_fd = m->table.fd;
 	mutex_lock(&c->lock);
 	m->users--;
 	m->closing = false;
@@ -396,8 +418,7 @@ static bool request(struct client *c, struct job *j, const char **ret_why)
 	}
 	j->msg.error = r;
 	sent = reply(c, &j->msg, fd);
-	/* A table's descriptor is the map's; a file's was made for this reply. */
-	if (fd >= 0 && j->msg.type == PINFS_OPEN)
+	if (fd >= 0)
 		close(fd);
 	if (!sent)
 		*ret_why = "it doesn't read the replies to what it asks";
@@ -460,6 +481,7 @@ int client_new(struct share *s, int sock, struct client **ret)
 	}
 	c->share = s;
 	c->sock = sock;
+	c->faults = -1;
 	mutex_init(&c->lock, LOCK_THREAD);
 	cond_init(&c->idle);
 	*ret = c;
@@ -468,6 +490,7 @@ int client_new(struct share *s, int sock, struct client **ret)
 
 void client_free(struct client *c)
 {
+	server_forget(c);
 	for (unsigned i = 0; i < c->share->options.maps_most; i++)
 		if (c->maps[i].id)
 			map_end(c, &c->maps[i]);

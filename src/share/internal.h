@@ -47,14 +47,17 @@ struct open_map {
 
 struct client {
 	struct share *share;
-	struct client *next, *prev; /* share.lock */
+	struct client *next, *prev; /* share.lock: among those that are connected, or (next) that nobody uses any more */
+	uint64_t id;		    /* of no other client ever */
 	int sock;
+	int faults;	   /* share.lock: what its faults are read from; -1 */
 	pid_t pid;
 	uid_t uid;
 	unsigned refs;	   /* share.lock: being connected, and jobs */
 	unsigned jobs;	   /* share.lock */
 	bool paused;	   /* share.lock: nothing is read from it */
 	bool connected;	   /* share.lock */
+	bool watched, faults_watched; /* share.lock: by epoll */
 
 	struct mutex lock; /* all below, but what its users have */
 	struct cond idle;
@@ -86,8 +89,11 @@ struct share {
 	struct cond work, gone;
 	struct job *first, **last; /* lock */
 	struct client *clients;	   /* lock */
+	struct client *unused;	   /* lock: to be freed, by those who work */
 	unsigned client_count;	   /* lock */
-	bool stopping;		   /* lock */
+	uint64_t ids;		   /* lock */
+	bool stopping;		   /* lock: nobody connects any more */
+	bool ended;		   /* lock: and there is nobody */
 	struct token tokens[TOKENS_MOST]; /* lock */
 };
 
@@ -103,7 +109,9 @@ bool client_job(struct client *client, struct job *job, const char **ret_why);
 
 /* The file that a token stands for; the token is used up. */
 int token_take(struct share *share, const uint8_t bytes[PINFS_TOKEN_SIZE], uint64_t *ret_ino, bool *ret_write);
-/* Its faults are read from now on. */
-int server_watch(struct share *share, struct client *client, int uffd);
+/* Its faults are read from now on: from uffd, which stays open until client_free(). */
+void server_watch(struct client *client, int uffd);
+/* Nothing is any more: before its descriptors are closed. */
+void server_forget(struct client *client);
 
 #endif

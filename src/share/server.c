@@ -18,57 +18,65 @@
 #define HELD_SHARE 8u
 #define READ_BATCH 16u
 
-/* What epoll says of a client: its socket, or its userfaultfd. */
-#define EVENT_FAULTS 1u
+/* Of an event: the client's number, and whether it is its faults. 0: the server ends. */
+#define EVENT_OF(c, faults) ((c)->id << 1 | (faults))
 
 /* ---- clients ---- */
 
+static void watch_one(struct client *c, int fd, bool faults, bool want, bool *watched)
+{
+	struct epoll_event e = {.events = EPOLLIN, .data.u64 = EVENT_OF(c, faults)};
+
+	if (fd < 0 || want == *watched)
+		return;
+	if (epoll_ctl(c->share->epoll, want ? EPOLL_CTL_ADD : EPOLL_CTL_DEL, fd, &e) == 0 || !want)
+		*watched = want;
+}
+
+/* Under the share's lock, after something of it has changed. */
+static void watch_locked(struct client *c)
+{
+	bool want = c->connected && !c->paused;
+
+	watch_one(c, c->sock, false, want, &c->watched);
+	watch_one(c, c->faults, true, want, &c->faults_watched);
+}
+
+void server_watch(struct client *c, int uffd)
+{
+	mutex_lock(&c->share->lock);
+	c->faults = uffd;
+	watch_locked(c);
+	mutex_unlock(&c->share->lock);
+}
+
+void server_forget(struct client *c)
+{
+	mutex_lock(&c->share->lock);
+	c->connected = false;
+	watch_locked(c);
+	c->faults = -1;
+	mutex_unlock(&c->share->lock);
+}
+
+/* The last one leaves it to those who work: freeing may take long. */
 static void client_put(struct client *c)
 {
 	struct share *s = c->share;
-	bool last;
 
 	mutex_lock(&s->lock);
-	last = --c->refs == 0;
+	if (--c->refs == 0) {
+		c->next = s->unused;
+		s->unused = c;
+		cond_signal(&s->work);
+	}
 	mutex_unlock(&s->lock);
-	if (!last)
-		return;
-	client_free(c);
-	mutex_lock(&s->lock);
-	s->client_count--;
-	cond_broadcast(&s->gone);
-	mutex_unlock(&s->lock);
-}
-
-static void watch(struct share *s, int op, int fd, struct client *c, bool faults)
-{
-	struct epoll_event e = {.events = EPOLLIN, .data.u64 = (uint64_t)(uintptr_t)c | (faults ? EVENT_FAULTS : 0)};
-
-	epoll_ctl(s->epoll, op, fd, &e);
-}
-
-int server_watch(struct share *s, struct client *c, int uffd)
-{
-	struct epoll_event e = {.events = EPOLLIN, .data.u64 = (uint64_t)(uintptr_t)c | EVENT_FAULTS};
-
-	return epoll_ctl(s->epoll, EPOLL_CTL_ADD, uffd, &e) < 0 ? -errno : 0;
-}
-
-static int uffd_of(struct client *c)
-{
-	int fd;
-
-	mutex_lock(&c->lock);
-	fd = c->uffd ? uffd_fd(c->uffd) : -1;
-	mutex_unlock(&c->lock);
-	return fd;
 }
 
 /* Nothing is read from it any more; what is under way ends, then it is freed. why: NULL: it has left. */
 static void client_cut(struct client *c, const char *why)
 {
 	struct share *s = c->share;
-	int uffd = uffd_of(c);
 	bool mine;
 
 	mutex_lock(&s->lock);
@@ -78,18 +86,25 @@ static void client_cut(struct client *c, const char *why)
 		*(c->prev ? &c->prev->next : &s->clients) = c->next;
 		if (c->next)
 			c->next->prev = c->prev;
+		c->next = c->prev = NULL;
+		watch_locked(c);
 	}
 	mutex_unlock(&s->lock);
 	if (!mine)
 		return;
 	if (why)
 		log_error("%s: process %d of user %u, which has mapped files, is cut off: %s", s->options.name, (int)c->pid, (unsigned)c->uid, why);
-	epoll_ctl(s->epoll, EPOLL_CTL_DEL, c->sock, NULL);
-	if (uffd >= 0)
-		epoll_ctl(s->epoll, EPOLL_CTL_DEL, uffd, NULL);
 	/* It hears of it, whatever it waits for. */
 	shutdown(c->sock, SHUT_RDWR);
 	client_put(c);
+}
+
+static void count_less(struct share *s)
+{
+	mutex_lock(&s->lock);
+	s->client_count--;
+	cond_broadcast(&s->gone);
+	mutex_unlock(&s->lock);
 }
 
 int share_connect(struct share *s, int fd)
@@ -105,22 +120,28 @@ int share_connect(struct share *s, int fd)
 	r = room ? client_new(s, fd, &c) : -EUSERS;
 	if (r < 0) {
 		close(fd);
-		mutex_lock(&s->lock);
-		s->client_count -= room;
-		cond_broadcast(&s->gone);
-		mutex_unlock(&s->lock);
+		if (room)
+			count_less(s);
 		return r;
 	}
 	mutex_lock(&s->lock);
-	c->refs = 1;
+	c->id = ++s->ids;
+	c->refs = 2;
 	c->connected = true;
 	c->next = s->clients;
 	if (c->next)
 		c->next->prev = c;
 	s->clients = c;
+	watch_locked(c);
+	r = c->watched ? 0 : -ENOMEM;
+	/* Who ends the server has perhaps looked already. */
+	if (s->stopping)
+		r = -EUSERS;
 	mutex_unlock(&s->lock);
-	watch(s, EPOLL_CTL_ADD, fd, c, false);
-	return 0;
+	if (r < 0)
+		client_cut(c, NULL);
+	client_put(c);
+	return r;
 }
 
 unsigned share_clients(struct share *s)
@@ -138,48 +159,31 @@ unsigned share_clients(struct share *s)
 static void job_push(struct share *s, struct job *j)
 {
 	struct client *c = j->client;
-	bool pause;
 
 	mutex_lock(&s->lock);
 	c->refs++;
 	j->next = NULL;
 	*s->last = j;
 	s->last = &j->next;
-	pause = ++c->jobs >= JOBS_MOST && !c->paused;
-	c->paused |= pause;
+	c->paused |= ++c->jobs >= JOBS_MOST;
+	watch_locked(c);
 	cond_signal(&s->work);
 	mutex_unlock(&s->lock);
-	if (pause) {
-		int uffd = uffd_of(c);
-
-		epoll_ctl(s->epoll, EPOLL_CTL_DEL, c->sock, NULL);
-		if (uffd >= 0)
-			epoll_ctl(s->epoll, EPOLL_CTL_DEL, uffd, NULL);
-	}
 }
 
 static void job_done(struct job *j)
 {
 	struct client *c = j->client;
 	struct share *s = c->share;
-	bool resume;
 
 	if (j->fd >= 0)
 		close(j->fd);
 	free(j);
 	mutex_lock(&s->lock);
-	resume = --c->jobs < JOBS_MOST / 2 && c->paused;
-	if (resume)
+	if (--c->jobs < JOBS_MOST / 2)
 		c->paused = false;
-	resume &= c->connected;
+	watch_locked(c);
 	mutex_unlock(&s->lock);
-	if (resume) {
-		int uffd = uffd_of(c);
-
-		watch(s, EPOLL_CTL_ADD, c->sock, c, false);
-		if (uffd >= 0)
-			watch(s, EPOLL_CTL_ADD, uffd, c, true);
-	}
 	client_put(c);
 }
 
@@ -200,18 +204,29 @@ static void *worker_main(void *arg)
 
 	for (;;) {
 		const char *why = NULL;
-		struct job *j;
+		struct client *unused;
+		struct job *j = NULL;
 
 		mutex_lock(&s->lock);
-		while (!s->first && !s->stopping)
+		while (!s->first && !s->unused && !s->ended)
 			cond_wait(&s->work, &s->lock);
-		j = s->first;
+		/* They have memory that others may be waiting for. */
+		unused = s->unused;
+		if (unused)
+			s->unused = unused->next;
+		else
+			j = s->first;
 		if (j) {
 			s->first = j->next;
 			if (!s->first)
 				s->last = &s->first;
 		}
 		mutex_unlock(&s->lock);
+		if (unused) {
+			client_free(unused);
+			count_less(s);
+			continue;
+		}
 		if (!j)
 			break;
 		if (!client_job(j->client, j, &why))
@@ -223,26 +238,46 @@ static void *worker_main(void *arg)
 
 /* ---- reading ---- */
 
+/* The descriptors that came with a message: the only one, if there is one; more than that are closed, all. False: that is no message. */
+static bool take_fds(struct msghdr *m, int *ret_fd)
+{
+	unsigned count = 0;
+
+	for (struct cmsghdr *h = CMSG_FIRSTHDR(m); h; h = CMSG_NXTHDR(m, h)) {
+		if (h->cmsg_level != SOL_SOCKET || h->cmsg_type != SCM_RIGHTS)
+			continue;
+		for (size_t i = 0; i < (h->cmsg_len - CMSG_LEN(0)) / sizeof(int); i++) {
+			int fd;
+
+			memcpy(&fd, CMSG_DATA(h) + i * sizeof(int), sizeof(int));
+			if (count++)
+				close(fd);
+			else
+				*ret_fd = fd;
+		}
+	}
+	return count <= 1 && !(m->msg_flags & MSG_CTRUNC);
+}
+
 /* One message, and the descriptor that may come with it. 1; 0: there is none now; -errno: it is over. */
 static int receive(int sock, struct pinfs_message *ret, int *ret_fd)
 {
 	union {
 		struct cmsghdr header;
-		char space[CMSG_SPACE(FDS_MOST * sizeof(int))];
+		char space[CMSG_SPACE(2 * sizeof(int))];
 	} control;
 	struct iovec iov = {ret, sizeof(*ret)};
 	struct msghdr m = {.msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof(control)};
 	ssize_t n = recvmsg(sock, &m, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+	bool good;
 
 	*ret_fd = -1;
 	if (n < 0)
 		return errno == EAGAIN || errno == EINTR ? 0 : -errno;
-	for (struct cmsghdr *h = CMSG_FIRSTHDR(&m); h; h = CMSG_NXTHDR(&m, h))
-		if (h->cmsg_level == SOL_SOCKET && h->cmsg_type == SCM_RIGHTS && h->cmsg_len == CMSG_LEN(sizeof(int)))
-			memcpy(ret_fd, CMSG_DATA(h), sizeof(int));
+	good = take_fds(&m, ret_fd);
 	if (n == 0)
 		return -ECONNRESET;
-	return n != sizeof(*ret) || m.msg_flags & (MSG_TRUNC | MSG_CTRUNC) || ret->size != sizeof(*ret) ? -EPROTO : 1;
+	return !good || n != sizeof(*ret) || m.msg_flags & MSG_TRUNC || ret->size != sizeof(*ret) ? -EPROTO : 1;
 }
 
 static void read_message(struct client *c)
@@ -266,41 +301,44 @@ static void read_message(struct client *c)
 		client_cut(c, r == -EPROTO ? "it sends what is no message" : NULL);
 }
 
-static void read_faults(struct client *c)
+static void read_faults(struct client *c, int uffd)
 {
 	struct uffd_msg msgs[READ_BATCH];
-	ssize_t n = read(uffd_of(c), msgs, sizeof(msgs));
+	ssize_t n = read(uffd, msgs, sizeof(msgs));
+	bool good = n > 0 ? n % (ssize_t)sizeof(msgs[0]) == 0 : n < 0 && (errno == EAGAIN || errno == EINTR);
 
-	for (ssize_t i = 0; i * (ssize_t)sizeof(msgs[0]) < n; i++) {
+	for (ssize_t i = 0; i < n / (ssize_t)sizeof(msgs[0]); i++) {
 		const struct uffd_msg *m = &msgs[i];
 		struct job *j;
 
-		if (m->event != UFFD_EVENT_PAGEFAULT)
+		if (m->event == UFFD_EVENT_FORK)
+			/* It has a descriptor for us, that we have not asked for. */
+			close((int)m->arg.fork.ufd);
+		j = m->event == UFFD_EVENT_PAGEFAULT ? job_new(c) : NULL;
+		good &= j != NULL;
+		if (!j)
 			continue;
-		j = job_new(c);
-		if (!j) {
-			client_cut(c, "no memory");
-			return;
-		}
 		j->fault = true;
 		j->addr = m->arg.pagefault.address & ~(uint64_t)(PINFS_PAGE_SIZE - 1);
 		j->write = m->arg.pagefault.flags & (UFFD_PAGEFAULT_FLAG_WRITE | UFFD_PAGEFAULT_FLAG_WP);
 		job_push(c->share, j);
 	}
-	if (n == 0 || (n < 0 && errno != EAGAIN && errno != EINTR))
-		client_cut(c, "its userfaultfd can't be read");
+	if (!good)
+		client_cut(c, "its userfaultfd says what it must not");
 }
 
-/* A client that epoll speaks of, while it is connected: only the thread that asks ends that for good... or a worker: so with a reference. */
-static struct client *client_hold(struct share *s, uint64_t data)
+/* The client that an event is of, if it is still connected, with a reference; and what its faults are read from. */
+static struct client *client_hold(struct share *s, uint64_t event, int *ret_faults)
 {
-	struct client *want = (struct client *)(uintptr_t)(data & ~(uint64_t)EVENT_FAULTS), *c;
+	struct client *c;
 
 	mutex_lock(&s->lock);
-	for (c = s->clients; c && c != want; c = c->next)
+	for (c = s->clients; c && c->id != event >> 1; c = c->next)
 		;
-	if (c)
+	if (c) {
 		c->refs++;
+		*ret_faults = c->faults;
+	}
 	mutex_unlock(&s->lock);
 	return c;
 }
@@ -315,16 +353,20 @@ static void *reader_main(void *arg)
 
 		for (int i = 0; i < n; i++) {
 			struct client *c;
+			int faults = -1;
 
 			if (!events[i].data.u64)
 				return NULL;
-			c = client_hold(s, events[i].data.u64);
+			c = client_hold(s, events[i].data.u64, &faults);
 			if (!c)
 				continue;
-			if (events[i].data.u64 & EVENT_FAULTS)
-				read_faults(c);
-			else
+			if (!(events[i].data.u64 & 1))
 				read_message(c);
+			else if (events[i].events & (EPOLLERR | EPOLLHUP))
+				/* One that would have us wait when it is read, or none. */
+				client_cut(c, "its userfaultfd can't be read");
+			else
+				read_faults(c, faults);
 			client_put(c);
 		}
 	}
@@ -462,6 +504,7 @@ void share_free(struct share *s)
 	mutex_lock(&s->lock);
 	while (s->client_count)
 		cond_wait(&s->gone, &s->lock);
+	s->ended = true;
 	cond_broadcast(&s->work);
 	mutex_unlock(&s->lock);
 	for (unsigned i = 0; i < s->worker_count; i++)

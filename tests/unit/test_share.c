@@ -336,7 +336,7 @@ static pid_t child_start(struct fixture *f, void (*fn)(struct client *c))
 		fn(&c);
 		must(write(ready[1], "x", 1) == 1);
 		for (;;)
-			c.map[25 * PAGE]++;
+			((volatile uint8_t *)c.map)[25 * PAGE]++;
 	}
 	close(sock);
 	close(ready[1]);
@@ -500,6 +500,88 @@ static void limits_are_kept(void **state)
 	end(&f);
 }
 
+/* Who reads its faults would wait for one. */
+static void let_reads_wait(struct client *c)
+{
+	must(fcntl(c->uffd, F_SETFL, 0) == 0);
+}
+
+static unsigned open_files(void)
+{
+	unsigned n = 0;
+
+	for (int fd = 0; fd < 4096; fd++)
+		n += fcntl(fd, F_GETFD) >= 0;
+	return n;
+}
+
+/* Descriptors that nobody asked for; what is no userfaultfd; one that would have the server wait; one with events of its own. */
+static void descriptors_are_not_kept(void **state)
+{
+	struct pinfs_message m = {.size = sizeof(m), .type = PINFS_CLOSE, .id = 77};
+	static struct fixture f;
+	unsigned before;
+
+	begin(&f);
+	before = open_files();
+	for (unsigned i = 0; i < 20; i++) {
+		union {
+			struct cmsghdr header;
+			char space[CMSG_SPACE(2 * sizeof(int))];
+		} control = {.header = {.cmsg_len = CMSG_LEN(2 * sizeof(int)), .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS}};
+		struct iovec iov = {&m, sizeof(m)};
+		struct msghdr h = {.msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof(control)};
+		int sock = connect_raw(&f), fds[2] = {sock, sock};
+
+		memcpy(CMSG_DATA(&control.header), fds, sizeof(fds));
+		assert_int_equal(sendmsg(sock, &h, MSG_NOSIGNAL), sizeof(m));
+		assert_true(is_cut(sock));
+		close(sock);
+	}
+	for (unsigned i = 0; i < 3; i++) {
+		struct client c = {.sock = connect_raw(&f)};
+		struct pinfs_message hello_message = {.type = PINFS_HELLO, .id = PINFS_PROTOCOL_VERSION};
+		int fd = i ? memfd_create("no userfaultfd", MFD_CLOEXEC) : open("/dev/null", O_RDWR | O_CLOEXEC);
+
+		assert_int_equal(ask(&c, &hello_message, i == 2 ? -1 : fd, NULL), -EBADF);
+		close(fd);
+		close(c.sock);
+	}
+	until_alone(&f);
+	assert_int_equal(open_files(), before);
+	{
+		struct client other;
+		pid_t child;
+
+		client_open(&other, &f, true);
+		child = child_start(&f, let_reads_wait);
+		while (share_clients(f.share) > 1)
+			sched_yield();
+		assert_int_equal(other.map[9 * PAGE], f.want[9 * PAGE]);
+		child_kill(child);
+		client_close(&other);
+	}
+	end(&f);
+}
+
+/* A map of addresses where the process has nothing: what is asked of it ends. */
+static void a_map_of_nothing_is_refused_when_it_matters(void **state)
+{
+	struct pinfs_message m = {.type = PINFS_MAP, .count = 10, .address = 1u << 30};
+	static struct fixture f;
+	struct client c;
+
+	begin(&f);
+	client_open(&c, &f, true);
+	m.id = c.file;
+	assert_int_equal(ask(&c, &m, -1, NULL), 0);
+	c.id = m.id;
+	assert_int_equal(simple(&c, PINFS_PIN, 0, 10, PINFS_PIN_WRITE), -EFAULT);
+	assert_int_equal(simple(&c, PINFS_UNMAP, 0, 0, 0), 0);
+	client_close(&c);
+	end(&f);
+}
+
 /* Random requests, of which many are nearly right. */
 static void any_requests_do_no_harm(void **state)
 {
@@ -554,6 +636,8 @@ int main(void)
 		cmocka_unit_test(what_is_no_message_ends_the_connection),
 		cmocka_unit_test(who_reads_no_replies_is_cut_off),
 		cmocka_unit_test(limits_are_kept),
+		cmocka_unit_test(descriptors_are_not_kept),
+		cmocka_unit_test(a_map_of_nothing_is_refused_when_it_matters),
 		cmocka_unit_test(any_requests_do_no_harm),
 	};
 
