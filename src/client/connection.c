@@ -8,10 +8,10 @@
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
-#include <sys/uio.h>
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "base/message.h"
 #include "base/sync.h"
 
 /* What the daemon needs to hear (mm/uffd.h): missing and minor faults of shared memory, write protection of it, poisoned pages. */
@@ -125,48 +125,6 @@ static int uffd_new(bool *ret_user_mode)
 
 /* ---- requests ---- */
 
-static bool send_one(const struct connection *c, struct pinfs_message *msg, int fd)
-{
-	union {
-		struct cmsghdr header;
-		char space[CMSG_SPACE(sizeof(int))];
-	} control = {.header = {.cmsg_len = CMSG_LEN(sizeof(int)), .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS}};
-	struct iovec iov = {msg, sizeof(*msg)};
-	struct msghdr m = {.msg_iov = &iov, .msg_iovlen = 1};
-	ssize_t n;
-
-	if (fd >= 0) {
-		memcpy(CMSG_DATA(&control.header), &fd, sizeof(fd));
-		m.msg_control = &control;
-		m.msg_controllen = sizeof(control);
-	}
-	do {
-		n = sendmsg(c->sock, &m, MSG_NOSIGNAL);
-	} while (n < 0 && errno == EINTR);
-	return n == sizeof(*msg);
-}
-
-static bool receive_one(const struct connection *c, struct pinfs_message *ret, int *ret_fd)
-{
-	union {
-		struct cmsghdr header;
-		char space[CMSG_SPACE(sizeof(int))];
-	} control;
-	struct iovec iov = {ret, sizeof(*ret)};
-	struct msghdr m = {.msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof(control)};
-	struct cmsghdr *h;
-	ssize_t n;
-
-	*ret_fd = -1;
-	do {
-		n = recvmsg(c->sock, &m, MSG_CMSG_CLOEXEC);
-	} while (n < 0 && errno == EINTR);
-	h = n > 0 ? CMSG_FIRSTHDR(&m) : NULL;
-	if (h && h->cmsg_level == SOL_SOCKET && h->cmsg_type == SCM_RIGHTS && h->cmsg_len == CMSG_LEN(sizeof(int)))
-		memcpy(ret_fd, CMSG_DATA(h), sizeof(int));
-	return n == sizeof(*ret) && ret->size == sizeof(*ret);
-}
-
 /* Hands a reply to who waits for it. */
 static void deliver_locked(struct connection *c, const struct pinfs_message *msg, int fd)
 {
@@ -198,12 +156,12 @@ static void break_locked(struct connection *c)
 static void read_locked(struct connection *c)
 {
 	struct pinfs_message msg;
+	int fd = -1;
 	bool good;
-	int fd;
 
 	c->reading = true;
 	mutex_unlock(&c->lock);
-	good = receive_one(c, &msg, &fd);
+	good = message_receive(c->sock, &msg, sizeof(msg), &fd, 0) == 0;
 	mutex_lock(&c->lock);
 	c->reading = false;
 	if (good)
@@ -227,7 +185,7 @@ int connection_ask(struct connection *c, struct pinfs_message *msg, int fd, int 
 	call.next = c->calls;
 	c->calls = &call;
 	mutex_unlock(&c->lock);
-	if (!send_one(c, &sent, fd)) {
+	if (message_send(c->sock, &sent, sizeof(sent), fd, 0) < 0) {
 		mutex_lock(&c->lock);
 		break_locked(c);
 		cond_broadcast(&c->changed);

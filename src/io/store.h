@@ -44,6 +44,7 @@ enum {
 };
 /*
  * Opens a file and locks it, so that nobody else writes it at the same time: -EBUSY (read-only: somebody writes it). It is close-on-exec. -EISDIR, -ENOTBLK: no regular file.
+ * One that is there, to be written, is synced first: what is read is what the disk has. -EIO, -ENOSPC, …: it can't be.
  */
 int store_open(const char *path, unsigned flags, struct store **ret);
 /*

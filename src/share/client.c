@@ -4,7 +4,6 @@
 
 #include <fcntl.h>
 #include <sys/socket.h>
-#include <sys/uio.h>
 #include <unistd.h>
 
 /* A page that can't be had, and that others keep in the cache: so often it is tried at once. */
@@ -80,14 +79,12 @@ static void fault(struct client *c, const struct open_map *m, uint64_t addr, boo
 	enum fault_result result;
 
 	/* A page and what it is read from, at once: others wait meanwhile, none for ever. */
-	if (cache_reserve(mapping, m->file->shared.reserve) < 0) {
-		uffd_poison(c->uffd, addr);
-		return;
+	if (cache_reserve(mapping, m->file->shared.reserve) == 0) {
+		result = mm_fault(c->mm, addr, write);
+		cache_unreserve(mapping, m->file->shared.reserve);
+		if (result == FAULT_NOPAGE)
+			return;
 	}
-	result = mm_fault(c->mm, addr, write);
-	cache_unreserve(mapping, m->file->shared.reserve);
-	if (result == FAULT_NOPAGE)
-		return;
 	for (unsigned i = 0; i < POISON_TRIES && uffd_poison(c->uffd, addr) == -EBUSY; i++)
 		cache_invalidate(mapping, file_page(m, addr), 1);
 	/* If it was in use all the time, whoever waits for it comes again. */
@@ -367,22 +364,12 @@ static int on_map(struct client *c, struct job *j)
 	return r;
 }
 
-/* False: it doesn't read its replies. */
-static bool reply(const struct client *c, struct pinfs_message *msg, int fd)
+/* False: it doesn't read its replies. Who has left needs none. */
+static bool reply(const struct client *c, const struct pinfs_message *msg, int fd)
 {
-	union {
-		struct cmsghdr header;
-		char space[CMSG_SPACE(sizeof(int))];
-	} control = {.header = {.cmsg_len = CMSG_LEN(sizeof(int)), .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS}};
-	struct iovec iov = {msg, sizeof(*msg)};
-	struct msghdr m = {.msg_iov = &iov, .msg_iovlen = 1};
+	int r = message_send(c->sock, msg, sizeof(*msg), fd, MSG_DONTWAIT);
 
-	if (fd >= 0) {
-		memcpy(CMSG_DATA(&control.header), &fd, sizeof(fd));
-		m.msg_control = &control;
-		m.msg_controllen = sizeof(control);
-	}
-	return sendmsg(c->sock, &m, MSG_DONTWAIT | MSG_NOSIGNAL) == sizeof(*msg) || errno == EPIPE || errno == ECONNRESET;
+	return r == 0 || r == -EPIPE || r == -ECONNRESET;
 }
 
 static bool request(struct client *c, struct job *j, const char **ret_why)
@@ -431,10 +418,22 @@ static const char *lost_why(int error)
 		error == -ESRCH ? NULL : "its userfaultfd doesn't do what one does";
 }
 
+/* Another thread may be about to hear its HELLO. */
+static int lost_of(struct client *c)
+{
+	struct uffd_mmu *uffd;
+
+	mutex_lock(&c->lock);
+	uffd = c->uffd;
+	mutex_unlock(&c->lock);
+	return uffd ? uffd_lost(uffd) : 0;
+}
+
 bool client_job(struct client *c, struct job *j, const char **ret_why)
 {
 	struct open_map *m;
 	bool good = true;
+	int lost;
 
 	if (j->fault) {
 		m = map_get(c, 0, j->addr);
@@ -448,8 +447,9 @@ bool client_job(struct client *c, struct job *j, const char **ret_why)
 	} else {
 		good = request(c, j, ret_why);
 	}
-	if (good && c->uffd && uffd_lost(c->uffd)) {
-		*ret_why = lost_why(uffd_lost(c->uffd));
+	lost = lost_of(c);
+	if (good && lost) {
+		*ret_why = lost_why(lost);
 		good = false;
 	}
 	return good;

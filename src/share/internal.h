@@ -5,14 +5,13 @@
 
 #include "base/log.h"
 #include "base/mem.h"
+#include "base/message.h"
 #include "base/sync.h"
 #include "mm/uffd.h"
 #include "share/share.h"
 
 /* Of one client, that were read and are not done: a client that sends more has to wait. */
 #define JOBS_MOST 256u
-/* Descriptors that come with a message. */
-#define FDS_MOST 1u
 
 struct client;
 

@@ -2,13 +2,11 @@
 /* Connections, tokens, and the threads: one that reads, others that work. */
 #include "share/internal.h"
 
-#include <fcntl.h>
 #include <linux/userfaultfd.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/random.h>
 #include <sys/socket.h>
-#include <sys/uio.h>
 #include <unistd.h>
 
 #define THREADS 2u
@@ -238,48 +236,6 @@ static void *worker_main(void *arg)
 
 /* ---- reading ---- */
 
-/* The descriptors that came with a message: the only one, if there is one; more than that are closed, all. False: that is no message. */
-static bool take_fds(struct msghdr *m, int *ret_fd)
-{
-	unsigned count = 0;
-
-	for (struct cmsghdr *h = CMSG_FIRSTHDR(m); h; h = CMSG_NXTHDR(m, h)) {
-		if (h->cmsg_level != SOL_SOCKET || h->cmsg_type != SCM_RIGHTS)
-			continue;
-		for (size_t i = 0; i < (h->cmsg_len - CMSG_LEN(0)) / sizeof(int); i++) {
-			int fd;
-
-			memcpy(&fd, CMSG_DATA(h) + i * sizeof(int), sizeof(int));
-			if (count++)
-				close(fd);
-			else
-				*ret_fd = fd;
-		}
-	}
-	return count <= 1 && !(m->msg_flags & MSG_CTRUNC);
-}
-
-/* One message, and the descriptor that may come with it. 1; 0: there is none now; -errno: it is over. */
-static int receive(int sock, struct pinfs_message *ret, int *ret_fd)
-{
-	union {
-		struct cmsghdr header;
-		char space[CMSG_SPACE(2 * sizeof(int))];
-	} control;
-	struct iovec iov = {ret, sizeof(*ret)};
-	struct msghdr m = {.msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof(control)};
-	ssize_t n = recvmsg(sock, &m, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
-	bool good;
-
-	*ret_fd = -1;
-	if (n < 0)
-		return errno == EAGAIN || errno == EINTR ? 0 : -errno;
-	good = take_fds(&m, ret_fd);
-	if (n == 0)
-		return -ECONNRESET;
-	return !good || n != sizeof(*ret) || m.msg_flags & MSG_TRUNC || ret->size != sizeof(*ret) ? -EPROTO : 1;
-}
-
 static void read_message(struct client *c)
 {
 	struct job *j = job_new(c);
@@ -289,16 +245,16 @@ static void read_message(struct client *c)
 		client_cut(c, "no memory");
 		return;
 	}
-	r = receive(c->sock, &j->msg, &j->fd);
-	if (r > 0) {
+	r = message_receive(c->sock, &j->msg, sizeof(j->msg), &j->fd, MSG_DONTWAIT);
+	if (r == 0 && j->msg.size == sizeof(j->msg)) {
 		job_push(c->share, j);
 		return;
 	}
 	if (j->fd >= 0)
 		close(j->fd);
 	free(j);
-	if (r < 0)
-		client_cut(c, r == -EPROTO ? "it sends what is no message" : NULL);
+	if (r != -EAGAIN)
+		client_cut(c, r == 0 || r == -EPROTO ? "it sends what is no message" : NULL);
 }
 
 static void read_faults(struct client *c, int uffd)
